@@ -1,0 +1,34 @@
+# gclflow: `make run` and `make test` each do their own set-up.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+export DGLBACKEND := pytorch
+
+.PHONY: run test test-fast test-slow lint typecheck clean
+
+$(STAMP): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+run: $(STAMP)  ## the whole pipeline on the embedded data set
+	$(BIN)/gclflow run --preset digits --store .store --out out/digits
+
+test: $(STAMP)  ## all tests but the nightly ones
+	$(BIN)/python -m pytest -m "not nightly"
+
+test-fast: $(STAMP)  ## unit, property and contract tests
+	$(BIN)/python -m pytest -m "not slow and not fault and not nightly" tests/unit tests/property tests/contract
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+typecheck: $(STAMP)
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) .store out

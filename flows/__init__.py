@@ -1,0 +1,1 @@
+"""The pipeline as Prefect flows, its configuration, and the command line."""

@@ -1,0 +1,1 @@
+"""Graph contrastive learning: readers, smoothing, methods, losses, clustering, uncertainty, evaluation."""

@@ -1,0 +1,53 @@
+"""Configuration models: frozen, closed, every field with a description and a bound.
+
+A field *affects results* unless it is declared with `operational`; only fields that affect results
+enter a stage's cache key.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Config(BaseModel):
+    """Base of every configuration model: immutable, unknown keys refused, no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+
+def operational(default: Any = ..., *, description: str, **bounds: Any) -> Any:
+    """Declare a field that says how or where to work, but cannot change a result.
+
+    Args:
+        default: the field's default; required when omitted.
+        description: what it does, with unit or range.
+        **bounds: pydantic bounds (``ge``, ``le``, ...).
+    """
+    return Field(default, description=description, json_schema_extra={"affects_results": False}, **bounds)
+
+
+def affects_results(model: type[BaseModel], name: str) -> bool:
+    """Whether field `name` of `model` is part of the cache key."""
+    extra = model.model_fields[name].json_schema_extra
+    return not (isinstance(extra, dict) and extra.get("affects_results") is False)
+
+
+def result_fields(config: BaseModel) -> dict[str, Any]:
+    """The configuration as JSON types, without its operational fields, at every depth."""
+    return {
+        name: _plain(getattr(config, name))
+        for name in sorted(type(config).model_fields)
+        if affects_results(type(config), name)
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return result_fields(value)
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in sorted(value.items())}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return str(value)

@@ -1,0 +1,83 @@
+"""Graph: what the science layer computes on. It has no labels, so no method can see them.
+
+Shape legend, used in every module of gcl: N nodes, E directed edges, F features, D embedding,
+K clusters or classes, B batch, V views.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+Features = np.ndarray | sp.csr_matrix
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """An attributed graph, edges sorted by (src, dst) without repeats; undirected graphs hold both directions.
+
+    Attributes:
+        num_nodes: N; nodes are 0..N-1.
+        src_E: int64, source of each edge.
+        dst_E: int64, target of each edge.
+        x_NF: float32 features, dense or CSR; None for a graph without attributes.
+        weight_E: float32 edge weights; None when every edge counts the same.
+        is_undirected: whether every edge is present in both directions.
+    """
+
+    num_nodes: int
+    src_E: np.ndarray
+    dst_E: np.ndarray
+    x_NF: Features | None = None
+    weight_E: np.ndarray | None = None
+    is_undirected: bool = True
+
+    @property
+    def num_edges(self) -> int:
+        """E, the number of directed edges stored."""
+        return len(self.src_E)
+
+    @property
+    def num_features(self) -> int:
+        """F; 0 for a graph without attributes."""
+        return 0 if self.x_NF is None else int(self.x_NF.shape[1])
+
+    @property
+    def out_degree_N(self) -> np.ndarray:
+        """int64 out-degrees."""
+        return np.bincount(self.src_E, minlength=self.num_nodes)
+
+    def adjacency_NN(self) -> sp.csr_matrix:
+        """The float32 adjacency (row = src, column = dst), weighted if the graph is."""
+        data = np.ones(self.num_edges, np.float32) if self.weight_E is None else self.weight_E
+        indptr = np.zeros(self.num_nodes + 1, np.int64)
+        np.cumsum(self.out_degree_N, out=indptr[1:])
+        return sp.csr_matrix((data, self.dst_E, indptr), shape=(self.num_nodes, self.num_nodes))
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Node labels, kept apart from Graph; only evaluation and declared semi-supervised methods open them.
+
+    Attributes:
+        y_N: int32 class of each node, -1 where the node has none.
+        class_names: one name a class; K = len(class_names).
+    """
+
+    y_N: np.ndarray
+    class_names: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.class_names)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One train/validation/test split as sorted, disjoint int64 node ids; validation may be empty."""
+
+    name: str
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray

@@ -1,0 +1,1 @@
+"""Pipeline stages: the only place where Prefect, Dask, gcl and the data contracts meet."""

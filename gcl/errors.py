@@ -57,7 +57,7 @@ class NonFiniteLoss(Exception):
 
     def __str__(self) -> str:
         """Where it happened and what to try."""
-        return f"{self.term} is not finite in epoch {self.epoch}; try a smaller learning rate or larger temperature"
+        return f"{self.term} is not finite in epoch {self.epoch}; try a smaller learning rate"
 
 
 class TrainingInterrupted(Exception):

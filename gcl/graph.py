@@ -14,7 +14,7 @@ Features = np.ndarray | sp.csr_matrix
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """An attributed graph, edges sorted by (src, dst) without repeats; undirected graphs hold both directions.
+    """An attributed graph; edges sorted by (src, dst) without repeats, both directions if undirected.
 
     Attributes:
         num_nodes: N; nodes are 0..N-1.

@@ -1,0 +1,70 @@
+"""The source a stage depends on: its import closure over tasks, gcl and data_contracts, as a digest.
+
+Prefect's own policies see a task's own lines only; a change in a function that it calls would go
+unnoticed. Imports are read from the syntax tree, so lazy imports inside functions count too.
+"""
+
+import ast
+import hashlib
+import importlib.util
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+PACKAGES = ("tasks", "gcl", "data_contracts")
+
+
+def closure_digest(modules: Iterable[str]) -> str:
+    """sha256 over the source files that `modules` reach by imports inside our packages.
+
+    Args:
+        modules: dotted names to start from.
+    """
+    digest = hashlib.sha256()
+    for name, path in sorted(import_closure(tuple(sorted(modules))).items()):
+        digest.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def import_closure(modules: Iterable[str]) -> dict[str, Path]:
+    """Dotted name to source file of every module of our packages that `modules` reach."""
+    reached: dict[str, Path] = {}
+    pending = list(modules)
+    while pending:
+        name = pending.pop()
+        if name in reached or name.partition(".")[0] not in PACKAGES:
+            continue
+        path = _source(name)
+        if path is None:  # an attribute of a module, not a module
+            continue
+        reached[name] = path
+        # A submodule is not the packages above it, but importing it runs their __init__.
+        pending.extend(name.rsplit(".", level)[0] for level in range(1, name.count(".") + 1))
+        pending.extend(_imports(path, name))
+    return reached
+
+
+@cache
+def _source(name: str) -> Path | None:
+    try:
+        spec = importlib.util.find_spec(name)
+    except ModuleNotFoundError:
+        return None
+    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
+
+
+def _imports(path: Path, module: str) -> list[str]:
+    names: list[str] = []
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = (
+                importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+                if node.level
+                else node.module
+            )
+            if base:
+                names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return names

@@ -1,0 +1,234 @@
+"""Arrow tables to and from the objects of gcl: the only place where the two meet.
+
+Files are written through Python file objects, with page checksums, so that every open and fsync can be
+seen (and failed) by a test.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import scipy.sparse as sp
+
+from data_contracts.tables import TABLES
+from gcl.graph import Features, Graph, Labels, Split
+
+_ROW_GROUP_BYTES = 32 << 20
+_EDGE_ROWS = 1 << 20
+
+
+def write_batches(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
+    """Stream record batches into a Parquet file; returns how many rows were written."""
+    rows = 0
+    with (
+        path.open("wb") as file,
+        pq.ParquetWriter(
+            file, schema, compression="zstd", compression_level=1, write_page_checksum=True
+        ) as writer,
+    ):
+        for batch in batches:
+            writer.write_batch(batch)
+            rows += batch.num_rows
+    return rows
+
+
+def write_columns(path: Path, table: str, columns: Mapping[str, Any], **schema_options: Any) -> int:
+    """Write a contracted table from whole columns.
+
+    Args:
+        path: the file.
+        table: contract name, e.g. ``labels.labels``.
+        columns: arrays by column name; numpy, Arrow or lists.
+        **schema_options: passed to the table's schema: ``node_id_type``, ``metadata``, ``extra_columns``.
+    """
+    schema = TABLES[table].schema(**schema_options)
+    arrays = [_as_array(columns[field.name], field.type) for field in schema]
+    whole = pa.table(arrays, schema=schema)
+    return write_batches(path, schema, whole.to_batches(max_chunksize=_EDGE_ROWS))
+
+
+def write_matrix(
+    path: Path,
+    table: str,
+    matrix_NF: np.ndarray,
+    *,
+    column: str = "x",
+    others: Mapping[str, Any] | None = None,
+    **schema_options: Any,
+) -> int:
+    """Write a table whose `column` holds one fixed-size float32 list a row, in bounded row groups.
+
+    Args:
+        path: the file.
+        table: contract name, e.g. ``smoothed.features``.
+        matrix_NF: float32 [N, F], may be memory-mapped.
+        column: name of the list column.
+        others: the other columns, whole.
+        **schema_options: passed to the table's schema.
+    """
+    schema = TABLES[table].schema(width=matrix_NF.shape[1], **schema_options)
+    arrays = {name: _as_array(values, schema.field(name).type) for name, values in (others or {}).items()}
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for start, stop in row_blocks(*matrix_NF.shape):
+            lists = dense_lists(np.ascontiguousarray(matrix_NF[start:stop], np.float32))
+            yield pa.record_batch(
+                [
+                    lists if field.name == column else arrays[field.name].slice(start, stop - start)
+                    for field in schema
+                ],
+                schema=schema,
+            )
+
+    return write_batches(path, schema, batches())
+
+
+def row_blocks(num_rows: int, width: int) -> Iterator[tuple[int, int]]:
+    """Row ranges of at most 32 MiB of float32 each."""
+    step = max(1, _ROW_GROUP_BYTES // max(4 * width, 1))
+    for start in range(0, num_rows, step):
+        yield start, min(start + step, num_rows)
+
+
+def dense_lists(block_NF: np.ndarray) -> pa.Array:
+    """float32 [n, F] as fixed_size_list<float32 not null>[F]."""
+    values = pa.array(block_NF.reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(values, block_NF.shape[1])
+
+
+def sparse_lists(block_NF: sp.csr_matrix) -> tuple[pa.Array, pa.Array]:
+    """CSR rows as (list<int32> sorted indices, list<float32> values)."""
+    block_NF.sort_indices()
+    offsets = pa.array(block_NF.indptr.astype(np.int32))
+    indices = pa.ListArray.from_arrays(offsets, pa.array(block_NF.indices.astype(np.int32)))
+    values = pa.ListArray.from_arrays(offsets, pa.array(block_NF.data.astype(np.float32)))
+    return indices, values
+
+
+def read_schema(path: Path) -> pa.Schema:
+    """The Arrow schema of a Parquet file, with its metadata."""
+    return pq.read_schema(path)
+
+
+def schema_metadata(path: Path, name: str) -> Any:
+    """A JSON value from a table's schema metadata; None where it is absent."""
+    raw = (pq.read_schema(path).metadata or {}).get(name.encode())
+    return None if raw is None else json.loads(raw)
+
+
+def num_rows(path: Path) -> int:
+    """Rows of a Parquet file, from its footer."""
+    return int(pq.read_metadata(path).num_rows)
+
+
+def read_column(path: Path, column: str) -> np.ndarray:
+    """One flat column as numpy; nulls of a float column become NaN, of a label column -1."""
+    array = pq.read_table(path, columns=[column], use_threads=False).column(column).combine_chunks()
+    if array.null_count and pa.types.is_integer(array.type):
+        array = array.fill_null(-1)
+    return np.asarray(array.to_numpy(zero_copy_only=False))
+
+
+def read_matrix(path: Path, column: str) -> np.ndarray:
+    """A fixed_size_list column as float32 [N, width]."""
+    file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
+    width = file.schema_arrow.field(column).type.list_size
+    matrix = np.empty((file.metadata.num_rows, width), np.float32)
+    start = 0
+    for batch in file.iter_batches(batch_size=max(1, _ROW_GROUP_BYTES // (4 * width)), columns=[column]):
+        block = batch.column(0).flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+        matrix[start : start + len(block)] = block
+        start += len(block)
+    return matrix
+
+
+def read_node_ids(folder: Path) -> pa.Array:
+    """The source's own ids, in node order, from a graph artifact."""
+    return pq.read_table(folder / "nodes.parquet", columns=["node_id"]).column("node_id").combine_chunks()
+
+
+def read_graph(folder: Path, *, with_features: bool = True) -> Graph:
+    """A graph artifact as a Graph. Labels are elsewhere."""
+    metadata = json.loads((folder / "metadata.json").read_bytes())
+    edges = pq.read_table(folder / "edges.parquet", use_threads=False)
+    weights = edges.column("weight").to_numpy() if "weight" in edges.column_names else None
+    features = folder / "features.parquet"
+    return Graph(
+        num_nodes=int(metadata["num_nodes"]),
+        src_E=edges.column("src").to_numpy(),
+        dst_E=edges.column("dst").to_numpy(),
+        x_NF=_read_features(features) if with_features and features.exists() else None,
+        weight_E=weights,
+        is_undirected=bool(metadata["is_undirected"]),
+    )
+
+
+def _read_features(path: Path) -> Features:
+    schema = pq.read_schema(path)
+    if "x" in schema.names:
+        return read_matrix(path, "x")
+    table = pq.read_table(path, use_threads=False)
+    indices, values = (table.column(name).combine_chunks() for name in ("indices", "values"))
+    shape = (table.num_rows, int(json.loads((schema.metadata or {})[b"num_features"])))
+    indptr = np.asarray(indices.offsets.to_numpy())
+    return sp.csr_matrix(
+        (values.flatten().to_numpy(), indices.flatten().to_numpy(), indptr), shape=shape, dtype=np.float32
+    )
+
+
+def read_labels(folder: Path) -> Labels | None:
+    """A labels artifact as Labels; None where the source has no labels."""
+    path = folder / "labels.parquet"
+    if not path.exists():
+        return None
+    names = schema_metadata(path, "class_names") or []
+    return Labels(y_N=read_column(path, "label").astype(np.int32), class_names=tuple(names))
+
+
+def read_splits(folder: Path) -> tuple[Split, ...]:
+    """The splits that came with the source, in their order."""
+    path = folder / "splits.parquet"
+    if not path.exists():
+        return ()
+    table = pq.read_table(path)
+    names = table.column("split").to_numpy(zero_copy_only=False)
+    roles = table.column("role").to_numpy(zero_copy_only=False)
+    nodes = table.column("node").to_numpy()
+    return tuple(
+        Split(
+            name=str(name),
+            **{role: nodes[(names == name) & (roles == role)] for role in ("train", "validation", "test")},
+        )
+        for name in dict.fromkeys(names)
+    )
+
+
+def split_columns(splits: Sequence[Split]) -> dict[str, Any]:
+    """Splits as the columns of the ``labels.splits`` table."""
+    parts = [
+        (split.name, role, getattr(split, role))
+        for split in splits
+        for role in ("train", "validation", "test")
+    ]
+    nodes = [part for _, _, part in parts]
+    return {
+        "split": np.repeat([name for name, _, _ in parts], [len(part) for part in nodes]).astype(object),
+        "node": np.concatenate(nodes).astype(np.int64) if nodes else np.empty(0, np.int64),
+        "role": np.repeat([role for _, role, _ in parts], [len(part) for part in nodes]).astype(object),
+    }
+
+
+def _as_array(values: Any, type_: pa.DataType) -> pa.Array:
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    if isinstance(values, pa.Array):
+        return values if values.type == type_ else values.cast(type_)
+    if pa.types.is_fixed_size_list(type_):
+        return dense_lists(np.ascontiguousarray(values, np.float32)).cast(type_)
+    if pa.types.is_list(type_) and isinstance(values, np.ndarray) and values.ndim == 2:
+        return dense_lists(np.ascontiguousarray(values, np.float32)).cast(type_)
+    return pa.array(values, type=type_, from_pandas=True)

@@ -1,0 +1,59 @@
+"""How Prefect's cache is tied to the store: our key, JSON records, verification on every hit.
+
+A record holds artifact handles only. Prefect asks a record whether it exists by deserialising it and
+takes any exception for no, so a serializer that verifies the artifacts turns a deleted file, a flipped
+bit or a junk record into a miss of just that stage.
+"""
+
+import json
+from contextvars import ContextVar
+from typing import Any
+
+from prefect.cache_policies import CachePolicy
+from prefect.context import TaskRunContext
+from prefect.serializers import Serializer
+
+from tasks.artifact import Manifest
+from tasks.store import Store
+
+current_store: ContextVar[Store] = ContextVar("current_store")
+
+
+class KeyPolicy(CachePolicy):
+    """Takes the key that the stage has computed and passed as a parameter.
+
+    It is computed before the task starts because Prefect logs an error in a policy and goes on uncached.
+    """
+
+    def compute_key(
+        self,
+        task_ctx: TaskRunContext,
+        inputs: dict[str, Any],
+        flow_parameters: dict[str, Any],
+        **kwargs: Any,
+    ) -> str | None:
+        """The cache key of the stage request."""
+        request = inputs["request"]
+        return f"{request.stage}-{request.key}"
+
+
+class VerifyingSerializer(Serializer[Manifest]):
+    """Writes which stage folder a result is; reading it back verifies that folder in the current store."""
+
+    type: str = "gclflow-artifacts"
+
+    def dumps(self, obj: Manifest) -> bytes:
+        """The stage and key of a manifest, as JSON."""
+        return json.dumps({"stage": obj.stage, "key": obj.key}).encode()
+
+    def loads(self, blob: bytes) -> Manifest:
+        """The verified manifest.
+
+        Raises:
+            LookupError: the folder is absent or was damaged: to Prefect, a miss.
+        """
+        address = json.loads(blob)
+        manifest = current_store.get().find(str(address["stage"]), str(address["key"]))
+        if manifest is None:
+            raise LookupError(f"no intact artifact of stage {address['stage']} under key {address['key']}")
+        return manifest

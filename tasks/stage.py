@@ -1,0 +1,265 @@
+"""Stage: a cached, contracted unit of work, run as one Prefect task.
+
+    open inputs (verify) -> convert -> one call into gcl -> convert -> check the contract -> publish
+
+`Stage.execute` is that line, without Prefect. `Stage.run` wraps it in a Prefect task whose cache is the
+store, and reports what happened.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, SerializeAsAny
+
+from data_contracts.validate import ContractResult, ContractViolation, check_table, require_contract
+from tasks.artifact import (
+    VOLATILE,
+    Artifact,
+    ContractSummary,
+    FileEntry,
+    Manifest,
+    artifact_digest,
+    files_below,
+    hash_file,
+)
+from tasks.convert import num_rows, read_schema
+from tasks.identity import explain_change, stage_identity, stage_key
+from tasks.memory import PeakMemory
+from tasks.store import Store
+from tasks.work import Work
+
+logger = logging.getLogger(__name__)
+
+
+class StageRequest(BaseModel):
+    """What a stage's Prefect task is called with; small, and readable in the UI."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: str
+    key: str
+    store: str
+    config: SerializeAsAny[BaseModel]
+    inputs: dict[str, Artifact]
+    facts: dict[str, Any]
+    identity: dict[str, Any]
+    refresh: bool = False
+
+
+class StageReport(BaseModel):
+    """What became of a stage in a run, as in ``run.json``.
+
+    Attributes:
+        state: ``ran`` or ``cached``.
+        reason: why, in one line.
+        seconds: wall time of this run's part of it.
+        peak_rss_bytes: peak anonymous memory of the process tree while it ran.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: str
+    state: Literal["ran", "cached"]
+    reason: str
+    key: str
+    seconds: float
+    peak_rss_bytes: int
+    artifacts: dict[str, Artifact]
+    contracts: ContractSummary
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of the pipeline.
+
+    Attributes:
+        name: its name, also its folder in the store.
+        version: raised when the output changes for a reason the sources do not show.
+        body: reads ``work.input``, computes, writes ``work.output``.
+        tables: the contracted tables every run must write, as ``kind.table``.
+        libraries: distributions whose versions join the key.
+        modules: where its code starts; the body's module unless said otherwise.
+    """
+
+    name: str
+    version: int
+    body: Callable[[Work, Any], None]
+    tables: tuple[str, ...]
+    libraries: tuple[str, ...]
+    modules: tuple[str, ...] = field(default=())
+
+    def request(
+        self,
+        config: BaseModel,
+        *,
+        store: Store,
+        inputs: Mapping[str, Artifact],
+        sources: Mapping[str, str] | None = None,
+        facts: Mapping[str, Any] | None = None,
+        modules: Iterable[str] = (),
+        refresh: bool = False,
+    ) -> StageRequest:
+        """Describe one execution, with its key.
+
+        Args:
+            config: the stage's configuration.
+            store: where it reads and publishes.
+            inputs: the artifacts it opens, by kind.
+            sources: digests of source files by role, for a stage that reads files.
+            facts: seed, device, and the like.
+            modules: more code that this configuration selects, beside the stage's own.
+            refresh: compute again even if the result is known.
+        """
+        identity = stage_identity(
+            stage=self.name,
+            version=self.version,
+            config=config,
+            inputs={**inputs, **(sources or {})},
+            modules=[*(self.modules or (self.body.__module__,)), *modules],
+            libraries=self.libraries,
+            facts=facts or {},
+        )
+        return StageRequest(
+            stage=self.name,
+            key=stage_key(identity),
+            store=str(store.root),
+            config=config,
+            inputs=dict(inputs),
+            facts=dict(facts or {}),
+            identity=identity,
+            refresh=refresh,
+        )
+
+    def execute(self, request: StageRequest, store: Store) -> Manifest:
+        """Compute, check and publish; or return what is published already. Needs no Prefect.
+
+        Raises:
+            ContractViolation: an output breaks its contract; it is kept in the quarantine.
+            ContractNotEvaluated: a contract could not be evaluated.
+            ArtifactCorrupted: an input is gone or damaged.
+            StoreFull: there is no room for the output.
+        """
+        if not request.refresh and (known := store.find(self.name, request.key)):
+            return known
+        started = time.monotonic()
+        with store.writing(self.name, request.key) as folder, PeakMemory() as memory:
+            work = Work(
+                stage=self.name,
+                key=request.key,
+                store=store,
+                folder=folder,
+                inputs=request.inputs,
+                facts=request.facts,
+            )
+            checked = _check_inputs(work)
+            self.body(work, request.config)
+            try:
+                results = _check_outputs(work, self.tables)
+            except ContractViolation as violation:
+                store.quarantine(folder, str(violation))
+                raise
+            checked += sum(result.passed for result in results)
+            _write_timing(work, seconds=time.monotonic() - started, peak_bytes=memory.num_bytes)
+            manifest = _manifest(work, request.identity, ContractSummary(passed=checked))
+            return store.publish(folder, manifest, replace=request.refresh)
+
+    def run(self, request: StageRequest, store: Store) -> StageReport:
+        """Run as a Prefect task, cached by the store, and report.
+
+        Raises:
+            as `execute`.
+        """
+        from tasks.orchestrate import call_stage
+
+        known = store.find(self.name, request.key)
+        state: Literal["ran", "cached"] = "ran" if known is None or request.refresh else "cached"
+        reason = self._reason(request, store, known=known)
+        started = time.monotonic()
+        with PeakMemory() as memory:
+            manifest = call_stage(self, request, store, reason=reason)
+        return StageReport(
+            stage=self.name,
+            state=state,
+            reason=reason,
+            key=request.key,
+            seconds=round(time.monotonic() - started, 3),
+            peak_rss_bytes=memory.num_bytes,
+            artifacts=manifest.artifacts,
+            contracts=manifest.contracts,
+        )
+
+    def _reason(self, request: StageRequest, store: Store, *, known: Manifest | None) -> str:
+        if request.refresh:
+            return "refresh was asked for"
+        if known is not None:
+            return f"key {request.key[:12]} is in the store, intact"
+        previous = store.latest(self.name)
+        if previous is None:
+            return "first run of this stage in this store"
+        if previous.key == request.key:
+            return "its artifact was missing or damaged"
+        return f"changed since the last run: {explain_change(request.identity, previous.identity)}"
+
+
+def _check_inputs(work: Work) -> int:
+    checked = 0
+    for kind in work.inputs:
+        for path in sorted(work.input(kind).glob("*.parquet")):
+            require_contract(read_schema(path), f"{kind}.{path.stem}")
+            checked += 1
+    return checked
+
+
+def _check_outputs(work: Work, required: Iterable[str]) -> list[ContractResult]:
+    """Check every Parquet table written, in the order of their names, and write Data Docs beside them."""
+    from data_contracts.docs import write_data_docs
+
+    written = {f"{path.parent.name}.{path.stem}": path for path in sorted(work.folder.glob("*/*.parquet"))}
+    for table in required:
+        if table not in written:
+            raise FileNotFoundError(f"stage {work.stage} has not written its table {table}")
+    results: list[ContractResult] = []
+    try:
+        for table, path in written.items():
+            results.append(check_table(path, table, context=work.expectations.get(table, {})))
+    except ContractViolation as violation:
+        results.append(violation.result)
+        raise
+    finally:
+        write_data_docs(work.volatile("data_docs"), results)
+    return results
+
+
+def _write_timing(work: Work, *, seconds: float, peak_bytes: int) -> None:
+    from tasks.artifact import canonical_json
+
+    work.volatile("timing.json").write_bytes(
+        canonical_json({"seconds": seconds, "peak_rss_bytes": peak_bytes})
+    )
+
+
+def _manifest(work: Work, identity: dict[str, Any], contracts: ContractSummary) -> Manifest:
+    files = {path.relative_to(work.folder).as_posix(): hash_file(path) for path in files_below(work.folder)}
+    kinds = sorted({name.partition("/")[0] for name in files} - {VOLATILE})
+    return Manifest(
+        stage=work.stage,
+        key=work.key,
+        identity=identity,
+        artifacts={kind: _artifact(work, kind, files) for kind in kinds},
+        files=files,
+        contracts=contracts,
+    )
+
+
+def _artifact(work: Work, kind: str, files: Mapping[str, FileEntry]) -> Artifact:
+    own = {name.partition("/")[2]: entry for name, entry in files.items() if name.startswith(f"{kind}/")}
+    return Artifact(
+        kind=kind,
+        uri=f"{work.stage}/{work.key}/{kind}",
+        digest=artifact_digest(own),
+        num_bytes=sum(entry.num_bytes for entry in own.values()),
+        num_rows={path.stem: num_rows(path) for path in sorted((work.folder / kind).glob("*.parquet"))},
+    )

@@ -1,0 +1,102 @@
+"""Work: what a stage's body sees. Input folders (verified), output folders, facts for the contracts."""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.artifact import METADATA, VOLATILE, Artifact, canonical_json
+from tasks.progress import Progress, report
+from tasks.store import Store
+
+logger = logging.getLogger(__name__)
+
+
+class Work:
+    """One execution of a stage.
+
+    Args:
+        stage: stage name.
+        key: cache key.
+        store: where inputs are read from.
+        folder: where outputs are written; becomes the stage folder when it is published.
+        inputs: input artifacts by kind.
+        facts: what joins the key beside configuration and inputs: ``seed``, ``device``, ...
+    """
+
+    def __init__(
+        self,
+        *,
+        stage: str,
+        key: str,
+        store: Store,
+        folder: Path,
+        inputs: Mapping[str, Artifact],
+        facts: Mapping[str, Any],
+    ) -> None:
+        self.stage, self.key, self.folder, self.inputs, self.facts = (
+            stage,
+            key,
+            folder,
+            dict(inputs),
+            dict(facts),
+        )
+        self.expectations: dict[str, dict[str, Any]] = {}
+        self._store = store
+
+    @property
+    def seed(self) -> int:
+        """The run's seed, for stages that draw random numbers."""
+        return int(self.facts.get("seed", 0))
+
+    @property
+    def device(self) -> str:
+        """The resolved device: ``cpu`` or ``cuda``."""
+        return str(self.facts.get("device", "cpu"))
+
+    def input(self, kind: str) -> Path:
+        """The folder of an input artifact, every byte of it verified.
+
+        Raises:
+            ArtifactCorrupted: it is gone or damaged.
+        """
+        return self._store.open(self.inputs[kind])
+
+    def metadata(self, kind: str) -> dict[str, Any]:
+        """What the stage that made an input wrote about it with `describe`."""
+        return read_metadata(self.input(kind))
+
+    def output(self, kind: str) -> Path:
+        """The folder to write an output artifact into."""
+        folder = self.folder / kind
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def describe(self, kind: str, metadata: Mapping[str, Any]) -> None:
+        """Write facts about an output beside its tables; they are data, and part of its digest."""
+        (self.output(kind) / METADATA).write_bytes(canonical_json(dict(metadata)) + b"\n")
+
+    def volatile(self, name: str) -> Path:
+        """Where to write what may change from run to run, outside every digest."""
+        folder = self.folder / VOLATILE
+        folder.mkdir(exist_ok=True)
+        return folder / name
+
+    def scratch(self) -> Path:
+        """A folder for unfinished work under this key; survives a crash, removed on publication."""
+        return self._store.scratch(self.stage, self.key)
+
+    def expect(self, table: str, **facts: Any) -> None:
+        """Facts about an output table that its contract is checked against: ``num_nodes=2708``."""
+        self.expectations.setdefault(table, {}).update(facts)
+
+    def progress(self, done: int, total: int, detail: str = "") -> None:
+        """Report how far the stage is."""
+        report(Progress(self.stage, done, total, detail))
+
+
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """What `Work.describe` wrote about an artifact; empty where it wrote nothing."""
+    path = folder / METADATA
+    return dict(json.loads(path.read_bytes())) if path.exists() else {}

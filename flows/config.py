@@ -1,0 +1,199 @@
+"""PipelineConfig: the stages' own configurations composed, and how presets, files and overrides make one."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from gcl.clustering.config import ClusterConfig
+from gcl.config import Config, operational
+from gcl.evaluation.config import EvaluateConfig
+from gcl.methods.configs import DmatIConfig, MethodConfig
+from gcl.readers import AnyDataset, DigitsKnnConfig
+from gcl.smoothing_config import SmoothingConfig
+from gcl.trainer_config import TrainConfig
+from gcl.uncertainty.config import UncertaintyConfig
+
+StageName = Literal["ingest", "smooth", "train", "uncertainty", "cluster", "evaluate", "report"]
+STAGE_NAMES: tuple[StageName, ...] = (
+    "ingest",
+    "smooth",
+    "train",
+    "uncertainty",
+    "cluster",
+    "evaluate",
+    "report",
+)
+
+_MAX_BYTES = 1 << 20
+_MAX_DEPTH = 8
+
+
+class ConfigurationError(ValueError):
+    """The configuration is wrong; the message names each field and what it accepts."""
+
+
+class PipelineConfig(Config):
+    """Everything a run is configured by. Each section belongs to the stage of its name."""
+
+    dataset: AnyDataset = Field(DigitsKnnConfig(), description="where the graph comes from")
+    smooth: SmoothingConfig = Field(SmoothingConfig(), description="the graph filter")
+    method: MethodConfig = Field(DmatIConfig(), description="the contrastive method")
+    train: TrainConfig = Field(TrainConfig(), description="optimisation")
+    uncertainty: UncertaintyConfig = Field(UncertaintyConfig(), description="per-node uncertainty")
+    cluster: ClusterConfig = Field(ClusterConfig(), description="clustering")
+    evaluate: EvaluateConfig = Field(EvaluateConfig(), description="protocols and probes")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of every random draw of the run")
+    device: Literal["auto", "cpu", "cuda"] = operational(
+        "auto", description="where to train; the device it resolves to joins the cache key"
+    )
+
+
+def load_config(
+    *,
+    preset: str | None = None,
+    file: Path | None = None,
+    overrides: Sequence[str] = (),
+) -> tuple[PipelineConfig, str | None]:
+    """Build a configuration: defaults, then a preset or file, then KEY=VALUE overrides.
+
+    Where neither a preset nor a file is named, the preset made for the chosen data set and method is
+    used if there is one; ``preset="none"`` declines that.
+
+    Args:
+        preset: name of a preset that comes with gclflow.
+        file: a TOML file of the user's.
+        overrides: ``section.field=value``; values are TOML, or plain text.
+
+    Returns:
+        The configuration, and the name of the preset it rests on.
+
+    Raises:
+        ConfigurationError: an unknown preset, a file that does not parse, or a field that does not fit.
+    """
+    if preset is not None and file is not None:
+        raise ConfigurationError("give a preset or a configuration file, not both")
+    changes: dict[str, Any] = {}
+    for override in overrides:
+        _merge(changes, _parse_override(override))
+    if file is not None:
+        base = _read_toml(file)
+    else:
+        preset = preset or _matching_preset(changes)
+        base = {} if preset in (None, "none") else read_preset(preset)["config"]
+    _drop_other_variant(base, changes, section="dataset", tag="format")
+    _drop_other_variant(base, changes, section="method", tag="name")
+    _merge(base, changes)
+    return validate_config(base), None if preset == "none" else preset
+
+
+def validate_config(values: Mapping[str, Any]) -> PipelineConfig:
+    """A configuration from nested values.
+
+    Raises:
+        ConfigurationError: one line a field that does not fit.
+    """
+    try:
+        return PipelineConfig.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(_explain(item) for item in error.errors())) from None
+
+
+def preset_names() -> tuple[str, ...]:
+    """The presets that come with gclflow."""
+    folder = resources.files("flows") / "presets"
+    return tuple(
+        sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
+    )
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """A preset: ``about`` (what it is and where its numbers come from) and ``config``.
+
+    Raises:
+        ConfigurationError: there is no preset of that name.
+    """
+    if name not in preset_names():
+        raise ConfigurationError(f"there is no preset {name!r}; there are: {', '.join(preset_names())}")
+    document = tomllib.loads((resources.files("flows") / "presets" / f"{name}.toml").read_text("utf-8"))
+    return {"about": document.pop("about", {}), "config": document}
+
+
+def _matching_preset(changes: Mapping[str, Any]) -> str | None:
+    """The preset whose data set (format and name) and method are those asked for, if there is one."""
+    wanted = changes.get("dataset", {})
+    method = changes.get("method", {}).get("name", "dmat_i")
+    for name in preset_names():
+        config = read_preset(name)["config"]
+        dataset = config.get("dataset", {})
+        same_data = (dataset.get("format"), dataset.get("name")) == (wanted.get("format"), wanted.get("name"))
+        if wanted.get("name") and same_data and config.get("method", {}).get("name") == method:
+            return name
+    return None
+
+
+def _drop_other_variant(base: dict[str, Any], changes: Mapping[str, Any], *, section: str, tag: str) -> None:
+    """Forget a preset's section where the overrides choose another variant: its fields do not apply."""
+    chosen = changes.get(section, {}).get(tag)
+    if chosen is not None and base.get(section, {}).get(tag, chosen) != chosen:
+        base.pop(section)
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    key, separator, raw = text.partition("=")
+    parts = key.strip().split(".")
+    if not separator or not all(part.isidentifier() for part in parts):
+        raise ConfigurationError(f"--set takes KEY=VALUE, for example train.epochs=50; got {text!r}")
+    value: Any = _parse_value(raw.strip())
+    for part in reversed(parts):
+        value = {part: value}
+    return dict(value)
+
+
+def _parse_value(raw: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {raw}")["value"] if "\n" not in raw else raw
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return raw
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        if file.stat().st_size > _MAX_BYTES:
+            raise ConfigurationError(f"{file}: larger than {_MAX_BYTES:,} bytes")
+        document = tomllib.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{file}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigurationError(f"{file}: {error}") from None
+    document.pop("about", None)
+    if _depth(document) > _MAX_DEPTH:
+        raise ConfigurationError(f"{file}: nested deeper than {_MAX_DEPTH} levels")
+    return document
+
+
+def _depth(value: Any) -> int:
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max((_depth(item) for item in items), default=0)
+
+
+def _merge(base: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = value
+
+
+def _explain(item: Mapping[str, Any]) -> str:
+    """One validation error as ``section.field: what is wrong``, without the union's own tags."""
+    location = [str(part) for part in item["loc"]]
+    if len(location) > 2 and location[0] in ("dataset", "method"):
+        del location[1]  # the variant's tag, which pydantic inserts
+    given = "" if item["type"] in ("missing", "extra_forbidden") else f" (got {item['input']!r:.80})"
+    if item["type"] == "extra_forbidden":
+        return f"{'.'.join(location)}: there is no such field"
+    return f"{'.'.join(location) or 'configuration'}: {item['msg']}{given}"

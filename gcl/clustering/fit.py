@@ -1,0 +1,235 @@
+"""Embeddings -> clusters: choose the algorithm and K, fit, order the ids, measure stability."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import scipy.sparse as sp
+
+from gcl.clustering.choice import Evidence, choose_num_clusters, gather_evidence
+from gcl.clustering.config import ClusterConfig
+from gcl.clustering.geometry import checked_embeddings, cluster_spread, soft_membership, unit_rows
+from gcl.clustering.kmeans import KMeansFit, fit_kmeans, fit_minibatch_kmeans
+from gcl.clustering.leiden import leiden_partition, nearest_neighbour_graph, neighbour_membership
+from gcl.clustering.partition import mean_pairwise_ari, node_agreement, stable_order
+from gcl.clustering.quality import silhouette
+from gcl.errors import NotDefined
+from gcl.graph import Graph
+from gcl.random import derive_seed
+
+
+@dataclass(frozen=True, eq=False)
+class Clustering:
+    """Clusters of N nodes in D dimensions; ids 0..K-1 run from the largest cluster to the smallest.
+
+    Attributes:
+        cluster_N: int32 cluster of each node; every id has members.
+        confidence_N: float32 membership in the own cluster, in (0, 1].
+        membership_NK: float32 distribution over clusters.
+        centroid_KD: float32 means of the clusters' (normalised, if asked) embeddings.
+        evidence: measures over the grid of K; empty where K was given.
+        stability: ``mean_pairwise_ari``, ``min_pairwise_ari``, ``mean_node_agreement`` over refits with
+            other seeds on these same embeddings (the variance of training is not in it), and
+            ``silhouette``; empty where nothing was measured.
+        agreement_N: float32 share of the refits that put the node in the same cluster; None likewise.
+        notes: what a reader should know (measures that disagree, fewer clusters than asked).
+    """
+
+    cluster_N: np.ndarray
+    confidence_N: np.ndarray
+    membership_NK: np.ndarray
+    centroid_KD: np.ndarray
+    evidence: list[Evidence] = field(default_factory=list)
+    stability: dict[str, float] = field(default_factory=dict)
+    agreement_N: np.ndarray | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def num_clusters(self) -> int:
+        """K."""
+        return len(self.centroid_KD)
+
+
+def cluster_embeddings(
+    z_ND: np.ndarray,
+    config: ClusterConfig,
+    *,
+    seed: int,
+    num_classes: int | None = None,
+    graph: Graph | None = None,
+) -> Clustering:
+    """Cluster nodes by their embeddings; the same bytes for the same arguments, whatever the threads.
+
+    Args:
+        z_ND: float32 embeddings.
+        config: algorithm, K or how to find it, soft membership.
+        seed: the run's seed.
+        num_classes: how many classes the labels declare; only for ``num_clusters="classes"``.
+        graph: lets modularity and conductance join the evidence; needed for ``leiden_graph="graph"``.
+
+    Raises:
+        NotDefined: K > N, a single node, or embeddings that are all the same point.
+        ValueError: embeddings not finite, or an option without what it needs.
+    """
+    points_ND = checked_embeddings(z_ND)
+    if graph is not None and graph.num_nodes != len(points_ND):
+        raise ValueError(f"{len(points_ND)} embeddings for a graph of {graph.num_nodes} nodes")
+    if len(points_ND) < 2:
+        raise NotDefined("clusters of a single node are not defined")
+    if config.normalise:
+        points_ND = unit_rows(points_ND)
+    if not (points_ND != points_ND[0]).any():
+        raise NotDefined(
+            "all embeddings are the same point: the encoder collapsed, there is nothing to cluster"
+        )
+    if config.algorithm == "leiden":
+        return _leiden_clustering(points_ND, config, seed=seed, graph=graph)
+    return _centroid_clustering(points_ND, config, seed=seed, num_classes=num_classes, graph=graph)
+
+
+def _centroid_clustering(
+    z_ND: np.ndarray, config: ClusterConfig, *, seed: int, num_classes: int | None, graph: Graph | None
+) -> Clustering:
+
+    def partitions(num_clusters: int) -> tuple[list[np.ndarray], float]:
+        found = _fit(z_ND, num_clusters, config, seed=seed, num_restarts=config.grid_restarts)
+        return [fit.cluster_N for fit in found], found[0].inertia
+
+    num_clusters, evidence, notes = _settle_num_clusters(
+        z_ND, config, partitions, seed=seed, num_classes=num_classes, graph=graph
+    )
+    best, *refits = _fit(z_ND, num_clusters, config, seed=seed, num_restarts=config.num_restarts)
+    order = stable_order(best.cluster_N, best.centroid_KD)
+    if len(order) < num_clusters:
+        notes.append(f"{num_clusters} clusters asked, {len(order)} found: too few distinct embeddings")
+    cluster_N = _renamed(best.cluster_N, order)
+    centroid_KD = best.centroid_KD[order]
+    scale = 2 * config.membership_temperature * cluster_spread(z_ND, centroid_KD, cluster_N)
+    membership_NK = soft_membership(z_ND, centroid_KD, scale=scale)
+    stability, agreement_N = _stability(cluster_N, [fit.cluster_N for fit in refits])
+    stability |= _finite(silhouette=silhouette(z_ND, cluster_N, sample=config.silhouette_sample, seed=seed))
+    return Clustering(
+        cluster_N,
+        membership_NK[np.arange(len(cluster_N)), cluster_N],
+        membership_NK,
+        centroid_KD,
+        evidence,
+        stability,
+        agreement_N,
+        notes,
+    )
+
+
+def _fit(
+    z_ND: np.ndarray, num_clusters: int, config: ClusterConfig, *, seed: int, num_restarts: int
+) -> list[KMeansFit]:
+    """The fit that is published (seed of the run), then the refits that measure stability."""
+    seeds = [derive_seed(seed, "cluster", run) for run in range(_num_runs(config))]
+    mini = config.algorithm == "minibatch_kmeans"
+    if mini or (config.algorithm == "auto" and len(z_ND) > config.minibatch_threshold):
+        return [
+            fit_minibatch_kmeans(
+                z_ND,
+                num_clusters,
+                seed=one,
+                num_restarts=num_restarts,
+                batch_size=config.minibatch_size,
+                max_iterations=config.max_iterations,
+            )
+            for one in seeds
+        ]
+    return fit_kmeans(
+        z_ND,
+        num_clusters,
+        seeds=seeds,
+        num_restarts=num_restarts,
+        max_iterations=config.max_iterations,
+    )
+
+
+def _num_runs(config: ClusterConfig) -> int:
+    """The fit itself and the refits that show how stable it is."""
+    return 1 + (config.num_stability_runs if config.num_stability_runs > 1 else 0)
+
+
+def _settle_num_clusters(
+    z_ND: np.ndarray,
+    config: ClusterConfig,
+    partitions: Callable[[int], tuple[list[np.ndarray], float]],
+    *,
+    seed: int,
+    num_classes: int | None,
+    graph: Graph | None,
+) -> tuple[int, list[Evidence], list[str]]:
+    asked = num_classes if config.num_clusters == "classes" else config.num_clusters
+    if asked is None:
+        raise ValueError("cluster.num_clusters=classes needs labels; give a count, a range or auto")
+    if isinstance(asked, int):
+        if asked > len(z_ND):
+            raise NotDefined(f"{asked} clusters of {len(z_ND)} nodes are not defined")
+        if asked < 1:
+            raise NotDefined("the labels declare no class, so their count cannot be the number of clusters")
+        return asked, [], []
+    grid = config.grid(len(z_ND))
+    if not grid:
+        raise NotDefined(f"no number of clusters in {asked!r} is possible for {len(z_ND)} nodes")
+    evidence = gather_evidence(
+        z_ND, grid, partitions, graph=graph, sample=config.silhouette_sample, seed=seed
+    )
+    chosen, notes = choose_num_clusters(evidence, stability_slack=config.stability_slack)
+    return chosen, evidence, notes
+
+
+def _leiden_clustering(
+    z_ND: np.ndarray, config: ClusterConfig, *, seed: int, graph: Graph | None
+) -> Clustering:
+    if config.leiden_graph == "graph":
+        if graph is None:
+            raise ValueError("cluster.leiden_graph=graph needs the graph")
+        adjacency_NN = graph.adjacency_NN()
+        adjacency_NN = sp.csr_matrix(adjacency_NN + adjacency_NN.T)
+    else:
+        adjacency_NN = nearest_neighbour_graph(z_ND, config.num_neighbours)
+    found, *refits = [
+        leiden_partition(adjacency_NN, resolution=config.resolution, seed=derive_seed(seed, "cluster", run))
+        for run in range(_num_runs(config))
+    ]
+    centroid_KD = cluster_means(z_ND, found)
+    order = stable_order(found, centroid_KD)
+    cluster_N = _renamed(found, order)
+    membership_NK = neighbour_membership(adjacency_NN, cluster_N)
+    stability, agreement_N = _stability(cluster_N, refits)
+    stability |= _finite(silhouette=silhouette(z_ND, cluster_N, sample=config.silhouette_sample, seed=seed))
+    own_N = membership_NK[np.arange(len(cluster_N)), cluster_N]
+    return Clustering(cluster_N, own_N, membership_NK, centroid_KD[order], [], stability, agreement_N, [])
+
+
+def cluster_means(z_ND: np.ndarray, cluster_N: np.ndarray) -> np.ndarray:
+    """float32 [K, D] mean embedding of each cluster; every id must have members."""
+    size_K = np.bincount(cluster_N)
+    one_hot_KN = sp.csr_matrix((np.ones(len(z_ND)), (cluster_N, np.arange(len(z_ND)))))
+    return np.asarray((one_hot_KN @ z_ND) / size_K[:, None], dtype=np.float32)
+
+
+def _renamed(cluster_N: np.ndarray, order: np.ndarray) -> np.ndarray:
+    new_id = np.empty(int(cluster_N.max()) + 1, np.int32)
+    new_id[order] = np.arange(len(order), dtype=np.int32)
+    return np.asarray(new_id[cluster_N])
+
+
+def _stability(cluster_N: np.ndarray, refits: list[np.ndarray]) -> tuple[dict[str, float], np.ndarray | None]:
+    if not refits:
+        return {}, None
+    agreement_N = node_agreement(cluster_N, refits)
+    everyone = [cluster_N, *refits]
+    pairs = [mean_pairwise_ari([a, b]) for i, a in enumerate(everyone) for b in everyone[:i]]
+    figures = _finite(
+        mean_pairwise_ari=float(np.mean(pairs)),
+        min_pairwise_ari=float(np.min(pairs)),
+        mean_node_agreement=float(agreement_N.mean()),
+    )
+    return figures, agreement_N
+
+
+def _finite(**values: float) -> dict[str, float]:
+    return {name: value for name, value in values.items() if np.isfinite(value)}

@@ -1,0 +1,88 @@
+"""Embeddings as points: checks, unit length, soft membership, and one thread for one result."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+_ROWS_AT_ONCE = 4096
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Hold BLAS and OpenMP to one thread inside.
+
+    Sums split over threads round differently: k-means on the same points with one and with two threads
+    gives centroids that differ in their last bits, and an artifact's digest would depend on the machine.
+    """
+    import threadpoolctl  # type: ignore[import-untyped]
+
+    with threadpoolctl.threadpool_limits(limits=1):
+        yield
+
+
+def checked_embeddings(z_ND: np.ndarray) -> np.ndarray:
+    """`z_ND` as float32 in C order.
+
+    Raises:
+        ValueError: when it is not a matrix of at least one row and column, or holds NaN or infinity.
+    """
+    if z_ND.ndim != 2 or 0 in z_ND.shape:
+        raise ValueError(f"embeddings must be a non-empty N x D matrix, not of shape {z_ND.shape}")
+    z_ND = np.ascontiguousarray(z_ND, dtype=np.float32)
+    if not np.isfinite(z_ND).all():
+        raise ValueError(f"{int((~np.isfinite(z_ND)).any(1).sum())} embedding row(s) are not finite")
+    return z_ND
+
+
+def unit_rows(z_ND: np.ndarray) -> np.ndarray:
+    """float32 rows of length 1; a zero row stays zero, as it has no direction."""
+    length_N1 = np.linalg.norm(z_ND, axis=1, keepdims=True)
+    return np.asarray(z_ND / np.where(length_N1 > 0, length_N1, 1), dtype=np.float32)
+
+
+def squared_distance(z_ND: np.ndarray, centroid_KD: np.ndarray) -> np.ndarray:
+    """float32 [N, K] squared Euclidean distances, never negative."""
+    product_NK = z_ND @ centroid_KD.T.astype(z_ND.dtype)
+    square_N1 = np.einsum("nd,nd->n", z_ND, z_ND)[:, None]
+    square_K = np.einsum("kd,kd->k", centroid_KD, centroid_KD)
+    return np.asarray(np.maximum(square_N1 - 2 * product_NK + square_K, 0), dtype=np.float32)
+
+
+def cluster_spread(z_ND: np.ndarray, centroid_KD: np.ndarray, cluster_N: np.ndarray) -> float:
+    """Variance a direction of the residuals z - centroid, over the directions they really use.
+
+    With C the covariance of the residuals this is tr(C^2) / tr(C), that is tr(C) over the effective
+    dimension tr(C)^2 / tr(C^2). Dividing by D instead would make every membership 0 or 1 in a wide
+    embedding whose clusters vary in a few directions. Taken on at most 10,000 evenly spaced nodes.
+    """
+    rows = np.arange(0, len(z_ND), max(1, len(z_ND) // 10_000))
+    residual_RD = (z_ND[rows] - centroid_KD[cluster_N[rows]]).astype(np.float64)
+    if len(residual_RD) < residual_RD.shape[1]:
+        gram = residual_RD @ residual_RD.T
+    else:
+        gram = residual_RD.T @ residual_RD
+    trace = float(np.trace(gram))
+    return 0.0 if trace <= 0 else float((gram**2).sum()) / trace / len(rows)
+
+
+def soft_membership(z_ND: np.ndarray, centroid_KD: np.ndarray, *, scale: float) -> np.ndarray:
+    """softmax(-d^2 / scale) over centroids: a distribution a node.
+
+    Args:
+        z_ND: float32 embeddings, in the geometry the centroids were fitted in.
+        centroid_KD: float32 centroids.
+        scale: squared length; twice the variance a direction gives the posterior of round Gaussians.
+
+    Returns:
+        float32 [N, K], rows sum to 1, argmax is the nearest centroid. With scale 0 all mass lies there.
+    """
+    member_NK = np.empty((len(z_ND), len(centroid_KD)), np.float32)
+    tiny = float(np.finfo(np.float32).tiny)
+    for start in range(0, len(z_ND), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        distance_BK = squared_distance(z_ND[rows], centroid_KD).astype(np.float64)
+        distance_BK -= distance_BK.min(1, keepdims=True)
+        weight_BK = np.exp(-distance_BK / max(scale, tiny))
+        member_NK[rows] = weight_BK / weight_BK.sum(1, keepdims=True)
+    return member_NK

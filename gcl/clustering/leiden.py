@@ -1,0 +1,63 @@
+"""Communities of a graph by Leiden (Traag, Waltman, van Eck 2019): no number of clusters needed."""
+
+import numpy as np
+import scipy.sparse as sp
+
+from gcl.clustering.geometry import one_thread
+from gcl.random import derive_seed
+
+_KNN_LIMIT = 100_000
+
+
+def nearest_neighbour_graph(z_ND: np.ndarray, num_neighbours: int) -> sp.csr_matrix:
+    """Symmetric 0/1 adjacency that joins every node to its nearest ones (Euclidean, exact).
+
+    Raises:
+        ValueError: above 100,000 nodes, where an exact search takes hours; use the graph itself there.
+    """
+    from sklearn.neighbors import kneighbors_graph
+
+    if len(z_ND) > _KNN_LIMIT:
+        raise ValueError(
+            f"the exact nearest-neighbour graph is for at most {_KNN_LIMIT} nodes, not {len(z_ND)}; "
+            "set cluster.leiden_graph=graph or an algorithm of the k-means family"
+        )
+    count = min(num_neighbours, len(z_ND) - 1)
+    with one_thread():
+        directed_NN = kneighbors_graph(z_ND, count, mode="connectivity", include_self=False)
+    return sp.csr_matrix(directed_NN.maximum(directed_NN.T))
+
+
+def leiden_partition(adjacency_NN: sp.csr_matrix, *, resolution: float, seed: int) -> np.ndarray:
+    """int32 [N] community of each node; a node without edges is a community of its own."""
+    from sknetwork.clustering import Leiden
+
+    if adjacency_NN.nnz == 0:
+        return np.arange(adjacency_NN.shape[0], dtype=np.int32)
+    model = Leiden(
+        resolution=resolution,
+        shuffle_nodes=True,
+        return_probs=False,
+        return_aggregate=False,
+        random_state=derive_seed(seed, "leiden") % 2**31,
+    )
+    label_N = model.fit_predict(sp.csr_matrix(adjacency_NN, dtype=np.float64))
+    return np.unique(label_N, return_inverse=True)[1].astype(np.int32)
+
+
+def neighbour_membership(adjacency_NN: sp.csr_matrix, cluster_N: np.ndarray) -> np.ndarray:
+    """Share of a node's edge weight in each cluster, itself counted once at its mean edge weight.
+
+    Returns:
+        float32 [N, K], rows sum to 1.
+    """
+    num_nodes, num_clusters = len(cluster_N), int(cluster_N.max()) + 1
+    one_hot = sp.csr_matrix(
+        (np.ones(num_nodes), (np.arange(num_nodes), cluster_N)), shape=(num_nodes, num_clusters)
+    )
+    weight_NK = np.asarray((adjacency_NN @ one_hot).todense(), dtype=np.float64)
+    degree_N = np.diff(adjacency_NN.indptr)
+    total_N = weight_NK.sum(1)
+    own_N = np.where(total_N > 0, total_N / np.maximum(degree_N, 1), 1.0)
+    weight_NK[np.arange(num_nodes), cluster_N] += own_N
+    return np.asarray(weight_NK / weight_NK.sum(1, keepdims=True), dtype=np.float32)

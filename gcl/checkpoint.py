@@ -1,0 +1,230 @@
+"""Checkpoints of a training run: safetensors and JSON, atomic, verified, the last two kept. No pickle.
+
+A checkpoint is two files, ``epoch-00000012.safetensors`` with every tensor and ``epoch-00000012.json``
+with everything else and the tensors' sha256. Each is written under a temporary name, synced and renamed;
+the JSON comes last and is the commit. What does not verify is passed over for the one before it.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from gcl.errors import CheckpointMismatch, SourceUnreadable
+
+logger = logging.getLogger(__name__)
+
+FORMAT = "gclflow-checkpoint-1"
+NUM_KEPT = 2
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingState:
+    """All that an unbroken run would hold after an epoch.
+
+    Attributes:
+        epoch: epochs finished.
+        tensors: copies, on the CPU, of parameters, buffers and optimizer state, by name.
+        history: one mapping of loss terms an epoch.
+    """
+
+    epoch: int
+    tensors: dict[str, Tensor]
+    history: list[dict[str, float]]
+
+
+def capture_state(
+    method: nn.Module, optimizer: torch.optim.Optimizer, *, epoch: int, history: list[dict[str, float]]
+) -> TrainingState:
+    """Copy the state of a run, so that later steps do not change it.
+
+    Args:
+        method: the module in training.
+        optimizer: its optimizer; every entry of its state must be a tensor.
+        epoch: epochs finished.
+        history: loss terms of those epochs.
+    """
+    tensors = {f"method.{name}": tensor for name, tensor in method.state_dict().items()}
+    for index, entries in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{key}": value for key, value in entries.items()}
+    copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    return TrainingState(epoch, copies, [dict(terms) for terms in history])
+
+
+def restore_state(state: TrainingState, method: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put a captured state back; names and shapes must match exactly.
+
+    Args:
+        state: what `capture_state` or `load_checkpoint` gave.
+        method: the module to fill.
+        optimizer: its optimizer, whose hyper-parameters stay as they are.
+    """
+    weights: dict[str, Tensor] = {}
+    entries: dict[int, dict[str, Tensor]] = {}
+    for name, value in state.tensors.items():
+        owner, _, rest = name.partition(".")
+        if owner == "method":
+            weights[rest] = value
+        else:
+            index, _, key = rest.partition(".")
+            entries.setdefault(int(index), {})[key] = value.clone()
+    method.load_state_dict(weights, strict=True)
+    optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def save_checkpoint(folder: Path, state: TrainingState, identity: Mapping[str, str]) -> Path:
+    """Write a checkpoint atomically and drop all but the last two.
+
+    Args:
+        folder: the run's checkpoint folder, made when missing.
+        state: what to keep.
+        identity: what the checkpoint belongs to, see `load_checkpoint`.
+
+    Returns:
+        The committed JSON file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = f"epoch-{state.epoch:08d}"
+    tensor_bytes = safetensors.torch.save(state.tensors)
+    record = {
+        "format": FORMAT,
+        "epoch": state.epoch,
+        "identity": dict(identity),
+        "history": [{term: value.hex() for term, value in terms.items()} for terms in state.history],
+        "tensors_sha256": hashlib.sha256(tensor_bytes).hexdigest(),
+    }
+    _write_atomically(folder / f"{stem}.safetensors", tensor_bytes)
+    committed = folder / f"{stem}.json"
+    _write_atomically(committed, _sealed(record))
+    _prune(folder)
+    return committed
+
+
+def load_checkpoint(folder: Path, identity: Mapping[str, str]) -> TrainingState | None:
+    """The newest checkpoint that verifies, or None when there is none.
+
+    Args:
+        folder: the run's checkpoint folder, which may be missing.
+        identity: what the run is: method, configuration, data, versions.
+
+    Raises:
+        CheckpointMismatch: it belongs to another run; the message lists the fields that differ.
+    """
+    for path in sorted(folder.glob("epoch-*.json"), reverse=True):
+        try:
+            record, tensors = _read_verified(path)
+        except (OSError, ValueError, SafetensorError) as error:
+            logger.warning("checkpoint %s is damaged and passed over: %s", path.name, error)
+            continue
+        _check_identity(path, record["identity"], identity)
+        history = [
+            {term: float.fromhex(value) for term, value in terms.items()} for terms in record["history"]
+        ]
+        return TrainingState(int(record["epoch"]), tensors, history)
+    return None
+
+
+def save_weights(method: nn.Module, path: Path) -> None:
+    """Write all parameters and buffers of a method to one safetensors file, atomically.
+
+    Args:
+        method: trained or not.
+        path: the file; equal weights give equal bytes.
+    """
+    tensors = {name: value.detach().cpu().contiguous() for name, value in method.state_dict().items()}
+    _write_atomically(path, safetensors.torch.save(tensors))
+
+
+def load_weights(method: nn.Module, path: Path) -> None:
+    """Fill a method from `save_weights`; names, shapes and types must match exactly.
+
+    Args:
+        method: built from the same configuration.
+        path: the file.
+
+    Raises:
+        SourceUnreadable: not a safetensors file, or a damaged one.
+        CheckpointMismatch: tensors of another method or configuration.
+    """
+    try:
+        tensors = safetensors.torch.load(path.read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise SourceUnreadable(f"{path}: not readable as safetensors: {error}") from error
+    expected = {name: _signature(value) for name, value in method.state_dict().items()}
+    _check_identity(path, {name: _signature(value) for name, value in tensors.items()}, expected)
+    method.load_state_dict(tensors, strict=True)
+
+
+def _read_verified(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    sealed = json.loads(path.read_bytes())
+    record = sealed.get("record") if isinstance(sealed, dict) else None
+    if not isinstance(record, dict) or _sealed(record) != path.read_bytes():
+        raise ValueError("its record does not match its checksum")
+    if record["format"] != FORMAT:
+        raise ValueError(f"its format is {record['format']}, not {FORMAT}")
+    tensor_bytes = path.with_suffix(".safetensors").read_bytes()
+    if hashlib.sha256(tensor_bytes).hexdigest() != record["tensors_sha256"]:
+        raise ValueError("its tensors do not match their checksum")
+    return record, safetensors.torch.load(tensor_bytes)
+
+
+def _sealed(record: Mapping[str, Any]) -> bytes:
+    text = json.dumps(record, sort_keys=True)
+    seal = hashlib.sha256(text.encode()).hexdigest()
+    return (json.dumps({"record": record, "sha256": seal}, sort_keys=True, indent=1) + "\n").encode()
+
+
+def _check_identity(path: Path, found: Mapping[str, str], expected: Mapping[str, str]) -> None:
+    differing = [key for key in sorted(found.keys() | expected.keys()) if found.get(key) != expected.get(key)]
+    if differing:
+        lines = [
+            f"  {key}: checkpoint {found.get(key, '(absent)')}, this run {expected.get(key, '(absent)')}"
+            for key in differing
+        ]
+        raise CheckpointMismatch(f"{path} belongs to something else:\n" + "\n".join(lines))
+
+
+def _signature(value: Tensor) -> str:
+    return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    """Write, sync, rename, sync the folder: even after a power cut the file is the old one or the new one."""
+    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _prune(folder: Path) -> None:
+    """Keep the last two checkpoints; also remove what a killed writer left behind."""
+    committed = sorted(folder.glob("epoch-*.json"))
+    for old in committed[:-NUM_KEPT]:
+        old.unlink(missing_ok=True)
+    kept = {path.stem for path in committed[-NUM_KEPT:]}
+    for tensors in folder.glob("epoch-*.safetensors"):
+        if tensors.stem not in kept:
+            tensors.unlink(missing_ok=True)
+    for partial in folder.glob(".epoch-*.partial"):
+        partial.unlink(missing_ok=True)

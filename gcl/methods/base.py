@@ -1,0 +1,202 @@
+"""What a method is: weights, batches, a loss, an embedding. Loop, checkpoints and seeds live elsewhere."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gcl.config import Config as BaseConfig
+from gcl.errors import NotDefined
+from gcl.graph import Graph
+from gcl.random import numpy_generator
+
+EMBED_ROWS = 8192
+"""Rows embedded at a time. Fixed, because a matrix product may round differently for another height."""
+MIN_LAST_BATCH = 32
+"""A shorter last batch is dropped: its few negatives would weigh as much as a full batch's many."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """What a method may train on.
+
+    Attributes:
+        num_nodes: N >= 1.
+        x_NF: float32 smoothed rows, possibly memory-mapped; for methods with inputs "smoothed".
+        graph: the graph; for methods with inputs "graph".
+        y_N: int32 known classes, -1 where unknown, holding training labels alone; None for every method
+            that does not declare `uses_labels`.
+    """
+
+    num_nodes: int
+    x_NF: np.ndarray | None = None
+    graph: Graph | None = None
+    y_N: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_nodes < 1:
+            raise NotDefined("an empty graph cannot be trained on")
+        for what, array in (("x_NF", self.x_NF), ("y_N", self.y_N)):
+            if array is not None and len(array) != self.num_nodes:
+                raise ValueError(f"{what} has {len(array)} rows for {self.num_nodes} nodes")
+
+    def batch(self, rows_B: Tensor, *, device: torch.device | str = "cpu") -> "Batch":
+        """The data of some nodes, moved to `device`.
+
+        Args:
+            rows_B: int64 node ids, on the CPU.
+            device: where the method computes.
+        """
+        rows = rows_B.numpy()
+        x_BF = None if self.x_NF is None else np.ascontiguousarray(self.x_NF[rows], np.float32)
+        y_B = None if self.y_N is None else self.y_N[rows].astype(np.int64)
+        return Batch(
+            rows_B=rows_B.to(device),
+            x_BF=None if x_BF is None else torch.from_numpy(x_BF).to(device),
+            graph=self.graph,
+            y_B=None if y_B is None else torch.from_numpy(y_B).to(device),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One step's data, on the device of the method.
+
+    Attributes:
+        rows_B: int64 node ids.
+        x_BF: float32 their rows; None for methods that read the graph.
+        graph: the whole graph, on the host.
+        y_B: int64 their known classes, -1 where unknown; None when labels are not handed over.
+    """
+
+    rows_B: Tensor
+    x_BF: Tensor | None = None
+    graph: Graph | None = None
+    y_B: Tensor | None = None
+
+
+class Method(nn.Module, ABC):
+    """A contrastive method: all its state is in `state_dict()`, all its randomness in the seeds it is given.
+
+    Class attributes:
+        name: key in `METHODS`.
+        Config: its configuration class.
+        inputs: "smoothed" rows, or the "graph".
+        uses_labels: whether it is handed `TrainingData.y_N`.
+        min_num_nodes: least N it is defined for; fewer raise NotDefined.
+        needs_edges: whether a graph without edges is refused.
+    """
+
+    name: ClassVar[str]
+    Config: ClassVar[type[BaseConfig]]
+    inputs: ClassVar[Literal["smoothed", "graph"]]
+    uses_labels: ClassVar[bool] = False
+    min_num_nodes: ClassVar[int] = 2
+    needs_edges: ClassVar[bool] = False
+    config: BaseConfig
+
+    @abstractmethod
+    def __init__(self, config: BaseConfig, *, num_features: int, num_classes: int | None, seed: int) -> None:
+        """Build the layers, with weights from ``torch_generator(seed, "init")`` alone.
+
+        Args:
+            config: an instance of `Config`.
+            num_features: F, width of the rows.
+            num_classes: K, or None when the method does not use labels.
+            seed: run seed.
+        """
+        super().__init__()
+
+    @abstractmethod
+    def training_loss(self, batch: Batch, *, epoch: int, step: int, seed: int) -> dict[str, Tensor]:
+        """The scalar to minimise under ``"loss"``, and scalars worth watching under other names.
+
+        Args:
+            batch: one step's data.
+            epoch: counter from 0.
+            step: counter from 0 within the epoch.
+            seed: run seed; every draw derives from (seed, purpose, epoch, step).
+        """
+
+    @abstractmethod
+    def embed(self, data: TrainingData, *, batch_size: int = EMBED_ROWS) -> np.ndarray:
+        """float32 [N, D] embeddings of all nodes, in evaluation mode and without gradients.
+
+        Args:
+            data: what the method reads.
+            batch_size: rows at a time.
+        """
+
+    @abstractmethod
+    def embed_view(
+        self, data: TrainingData, *, view: int, seed: int, batch_size: int = EMBED_ROWS
+    ) -> np.ndarray:
+        """float32 [N, D] embeddings of randomly augmented inputs; their spread measures uncertainty.
+
+        Args:
+            data: what the method reads.
+            view: counter of the augmentation; another number, another draw.
+            seed: run seed.
+            batch_size: rows at a time; part of the draw.
+        """
+
+    def epoch_batches(
+        self, data: TrainingData, *, epoch: int, seed: int, batch_size: int
+    ) -> Iterator[Tensor]:
+        """The batches of an epoch as int64 node ids: all nodes, shuffled.
+
+        Args:
+            data: what is trained on.
+            epoch: counter from 0.
+            seed: run seed.
+            batch_size: nodes in a batch.
+        """
+        return shuffled_batches(np.arange(data.num_nodes), epoch=epoch, seed=seed, batch_size=batch_size)
+
+    def check(self, data: TrainingData) -> None:
+        """Refuse data the method is not defined for, before any work.
+
+        Raises:
+            NotDefined: too few nodes, or no edges where the method needs them.
+            ValueError: an input it declares is missing, or labels it does not declare are present.
+        """
+        if data.num_nodes < self.min_num_nodes:
+            raise NotDefined(f"{self.name} needs at least {self.min_num_nodes} nodes, not {data.num_nodes}")
+        if self.inputs == "smoothed" and data.x_NF is None:
+            raise ValueError(f"{self.name} reads smoothed rows, and none were given")
+        if self.inputs == "graph" and data.graph is None:
+            raise ValueError(f"{self.name} reads the graph, and none was given")
+        if self.needs_edges and (data.graph is None or data.graph.num_edges == 0):
+            raise NotDefined(f"{self.name} needs a graph with edges")
+        if self.uses_labels and data.y_N is None:
+            raise ValueError(f"{self.name} needs training labels, and none were given")
+        if not self.uses_labels and data.y_N is not None:
+            raise ValueError(f"{self.name} must not see labels: leave y_N out")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return next(self.parameters()).device
+
+
+def shuffled_batches(
+    rows: np.ndarray, *, epoch: int, seed: int, batch_size: int, purpose: str = "shuffle"
+) -> Iterator[Tensor]:
+    """Shuffle `rows` by (seed, purpose, epoch) and cut them; a short last batch is dropped, unless alone.
+
+    Args:
+        rows: int64 node ids.
+        epoch: counter from 0.
+        seed: run seed.
+        batch_size: nodes in a batch.
+        purpose: what the shuffle is for; another purpose, another order.
+    """
+    order = numpy_generator(seed, purpose, epoch).permutation(rows)
+    for first in range(0, len(order), batch_size):
+        batch = order[first : first + batch_size]
+        if first == 0 or len(batch) >= min(MIN_LAST_BATCH, batch_size):
+            yield torch.from_numpy(batch)

@@ -1,0 +1,107 @@
+"""What the methods on smoothed rows share: encoder, projector, views, embedding. The losses are theirs."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gcl.augment import augment_rows
+from gcl.encoders import build_encoder, build_projector
+from gcl.losses.grouped import cosine_rows
+from gcl.methods.base import EMBED_ROWS, Batch, Method, TrainingData
+from gcl.methods.configs import DmatIConfig, DmtConfig
+from gcl.random import torch_generator
+
+
+class SmoothedRowsMethod(Method):
+    """A method whose encoder maps each smoothed row by itself; the graph is never needed again.
+
+    Memory on the device is O(B), whatever N is.
+    """
+
+    inputs = "smoothed"
+
+    def __init__(
+        self, config: DmatIConfig | DmtConfig, *, num_features: int, num_classes: int | None, seed: int
+    ) -> None:
+        super().__init__(config, num_features=num_features, num_classes=num_classes, seed=seed)
+        if num_features < 1:
+            raise ValueError(f"{self.name} needs at least one feature column")
+        generator = torch_generator(seed, "init")
+        self.config = config
+        self.num_classes = num_classes
+        self.encoder = build_encoder(config, num_features, generator)
+        self.projector: nn.Module = nn.Identity()
+        if config.projector == "mlp":
+            self.projector = build_projector(config.embedding_size, generator)
+
+    def project_views(self, x_BF: Tensor, *, epoch: int, step: int, seed: int) -> Tensor:
+        """Projections [V, B, D] of V augmented views, each through the encoder by itself.
+
+        Args:
+            x_BF: float32, smoothed rows.
+            epoch: counter from 0.
+            step: counter from 0 within the epoch.
+            seed: run seed.
+        """
+        views = []
+        for view in range(self.config.num_views):
+            drop = self._generator(seed, "dropout", epoch, step, view)
+            draws = self._generator(seed, "augment", epoch, step, view)
+            x_view_BF = augment_rows(x_BF, self.config.strengths(), draws)
+            views.append(self.projector(self.encoder(x_view_BF, drop)))
+        return torch.stack(views)
+
+    def embed(self, data: TrainingData, *, batch_size: int = EMBED_ROWS) -> np.ndarray:
+        """float32 [N, D] embeddings of the unaugmented rows, without the projector."""
+        return self._embed_blocks(data, batch_size, lambda x_BF, _block: x_BF)
+
+    def embed_view(
+        self, data: TrainingData, *, view: int, seed: int, batch_size: int = EMBED_ROWS
+    ) -> np.ndarray:
+        """float32 [N, D] embeddings of one augmented view, drawn as in training, in evaluation mode."""
+
+        def augment(x_BF: Tensor, block: int) -> Tensor:
+            generator = self._generator(seed, "embed_view", view, block)
+            return augment_rows(x_BF, self.config.strengths(), generator)
+
+        return self._embed_blocks(data, batch_size, augment)
+
+    def _embed_blocks(
+        self, data: TrainingData, batch_size: int, prepare: Callable[[Tensor, int], Tensor]
+    ) -> np.ndarray:
+        z_ND = np.empty((data.num_nodes, self.config.embedding_size), np.float32)
+        with _evaluation(self), torch.no_grad():
+            for block, first in enumerate(range(0, data.num_nodes, batch_size)):
+                rows_B = torch.arange(first, min(first + batch_size, data.num_nodes))
+                z_BD = self.encoder(prepare(rows_of(data.batch(rows_B, device=self.device)), block))
+                z_BD = cosine_rows(z_BD) if self.config.output == "l2" else z_BD
+                z_ND[first : first + batch_size] = z_BD.cpu().numpy()
+        return z_ND
+
+    def _generator(self, seed: int, purpose: str, *counters: int) -> torch.Generator:
+        return torch_generator(seed, purpose, *counters, device=str(self.device))
+
+
+def rows_of(batch: Batch) -> Tensor:
+    """The smoothed rows of a batch, float32 [B, F].
+
+    Raises:
+        ValueError: the batch has none.
+    """
+    if batch.x_BF is None:
+        raise ValueError("the method reads smoothed rows, and the batch has none")
+    return batch.x_BF
+
+
+@contextmanager
+def _evaluation(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while: batch norm uses its running moments, dropout is off."""
+    was_training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(was_training)

@@ -1,0 +1,249 @@
+"""The training loop: one for every method. It reads top to bottom; all state it keeps is in a checkpoint."""
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gcl.checkpoint import TrainingState, capture_state, load_checkpoint, restore_state, save_checkpoint
+from gcl.config import result_fields
+from gcl.errors import NonFiniteLoss, TrainingInterrupted
+from gcl.methods.base import Method, TrainingData
+from gcl.trainer_config import TrainConfig
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What is known after an epoch.
+
+    Attributes:
+        epoch: epochs finished, from 1.
+        num_epochs: how many there will be.
+        terms: mean of each loss term over the steps.
+        learning_rate: step size used.
+        seconds: wall time of the epoch; differs from run to run.
+    """
+
+    epoch: int
+    num_epochs: int
+    terms: Mapping[str, float]
+    learning_rate: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a training went.
+
+    Attributes:
+        history: for each epoch ``"epoch"`` (from 1) and every loss term; the same on every run.
+        resumed_from: epochs that a checkpoint had finished; 0 for a fresh run.
+        epoch_seconds: wall time of the epochs of this call; differs from run to run.
+    """
+
+    history: list[dict[str, float]]
+    resumed_from: int = 0
+    epoch_seconds: list[float] = field(default_factory=list)
+
+
+def train(
+    method: Method,
+    data: TrainingData,
+    config: TrainConfig,
+    *,
+    seed: int,
+    device: str = "cpu",
+    checkpoint_dir: Path | None = None,
+    identity: Mapping[str, str] | None = None,
+    on_epoch: Callable[[EpochReport], None] | None = None,
+    should_stop: Callable[[], str | None] | None = None,
+) -> TrainingResult:
+    """Train `method` in place, resuming from the newest checkpoint of the same run if there is one.
+
+    A resumed run gives the same losses and weights, bit for bit, as an unbroken one on the same kind of
+    machine, library versions and number of threads.
+
+    Args:
+        method: untrained, built with the same `seed`.
+        data: what the method declares it reads, and nothing more.
+        config: optimisation settings.
+        seed: run seed; shuffles, views and dropout derive from it.
+        device: torch device that computes; rows go there a batch at a time.
+        checkpoint_dir: where checkpoints are kept; None for none.
+        identity: what else a checkpoint belongs to, such as the digest of the data; method, settings,
+            seed, sizes, device and torch version are always part of it.
+        on_epoch: called after each epoch.
+        should_stop: asked before each step; a reason stops the run.
+
+    Raises:
+        NotDefined: data the method is not defined for.
+        NonFiniteLoss: a loss term or gradient is NaN or infinite; no step was taken with it.
+        TrainingInterrupted: stopped by `should_stop` or the deadline, resumable from the last finished epoch.
+        CheckpointMismatch: the folder's checkpoint belongs to another run.
+    """
+    method.check(data)
+    method.to(device)
+    optimizer = torch.optim.Adam(
+        method.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    keeper = _Keeper(checkpoint_dir, _identity(method, data, config, seed, device, identity or {}))
+    stop = _stop_reason(should_stop, config.deadline_seconds)
+    history: list[dict[str, float]] = []
+    if (state := keeper.load()) is not None:
+        restore_state(state, method, optimizer)
+        history = state.history
+    result = TrainingResult(history, resumed_from=len(history))
+
+    with _deterministic(device):
+        for epoch in range(len(history), config.epochs):
+            started = time.monotonic()
+            state = keeper.capture(method, optimizer, history)
+            learning_rate = learning_rate_at(epoch, config)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+            method.train()
+            totals: dict[str, float] = {}
+            num_steps = 0
+            batches = method.epoch_batches(data, epoch=epoch, seed=seed, batch_size=config.batch_size)
+            for step, rows_B in enumerate(batches):
+                if reason := stop():
+                    keeper.save(state)
+                    raise TrainingInterrupted(f"{reason}; {epoch} of {config.epochs} epochs are finished")
+                optimizer.zero_grad(set_to_none=True)
+                terms = method.training_loss(
+                    data.batch(rows_B, device=device), epoch=epoch, step=step, seed=seed
+                )
+                values = _finite_values(terms, epoch)
+                torch.autograd.backward(terms["loss"])
+                _check_gradients(method, epoch)
+                optimizer.step()
+                totals = {name: totals.get(name, 0.0) + value for name, value in values.items()}
+                num_steps += 1
+
+            means = {name: total / num_steps for name, total in totals.items()}
+            history.append({"epoch": float(epoch + 1), **means})
+            result.epoch_seconds.append(time.monotonic() - started)
+            if (epoch + 1) % config.checkpoint_every == 0 or epoch + 1 == config.epochs:
+                keeper.save(keeper.capture(method, optimizer, history))
+            if on_epoch is not None:
+                seconds = result.epoch_seconds[-1]
+                on_epoch(EpochReport(epoch + 1, config.epochs, means, learning_rate, seconds))
+    return result
+
+
+def learning_rate_at(epoch: int, config: TrainConfig) -> float:
+    """Step size of an epoch, counted from 0: a pure function, so a resumed run needs no scheduler state.
+
+    Args:
+        epoch: counter from 0.
+        config: learning rate, schedule and number of epochs.
+    """
+    if config.schedule == "constant":
+        return config.learning_rate
+    return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * epoch / config.epochs))
+
+
+class _Keeper:
+    """Saves and finds checkpoints; does nothing without a folder."""
+
+    def __init__(self, folder: Path | None, identity: Mapping[str, str]) -> None:
+        self.folder, self.identity = folder, identity
+        self.saved_epoch = 0
+
+    def load(self) -> TrainingState | None:
+        if self.folder is None:
+            return None
+        state = load_checkpoint(self.folder, self.identity)
+        if state is not None:
+            self.saved_epoch = state.epoch
+            logger.info("resuming after epoch %d", state.epoch)
+        return state
+
+    def capture(
+        self, method: Method, optimizer: torch.optim.Optimizer, history: list[dict[str, float]]
+    ) -> TrainingState | None:
+        """A copy of the state after the last finished epoch, unless it is on disk already."""
+        if self.folder is None or len(history) == self.saved_epoch:
+            return None
+        return capture_state(method, optimizer, epoch=len(history), history=history)
+
+    def save(self, state: TrainingState | None) -> None:
+        if self.folder is not None and state is not None:
+            save_checkpoint(self.folder, state, self.identity)
+            self.saved_epoch = state.epoch
+
+
+def _identity(
+    method: Method,
+    data: TrainingData,
+    config: TrainConfig,
+    seed: int,
+    device: str,
+    given: Mapping[str, str],
+) -> dict[str, str]:
+    fields = {f"method.{name}": str(value) for name, value in result_fields(method.config).items()}
+    fields |= {f"train.{name}": str(value) for name, value in result_fields(config).items()}
+    fields |= {"seed": str(seed), "num_nodes": str(data.num_nodes), "torch": torch.__version__}
+    fields |= {"device": torch.device(device).type, "method": method.name}
+    for name, parameter in method.named_parameters():
+        fields[f"shape.{name}"] = str(tuple(parameter.shape))
+    return fields | dict(given)
+
+
+def _stop_reason(
+    should_stop: Callable[[], str | None] | None, deadline_seconds: float | None
+) -> Callable[[], str | None]:
+    """One question for both ways to stop: the caller's, and the clock's."""
+    deadline = math.inf if deadline_seconds is None else time.monotonic() + deadline_seconds
+
+    def reason() -> str | None:
+        if time.monotonic() > deadline:
+            return f"the deadline of {deadline_seconds} s has passed"
+        return should_stop() if should_stop is not None else None
+
+    return reason
+
+
+def _finite_values(terms: Mapping[str, Tensor], epoch: int) -> dict[str, float]:
+    """The terms as numbers, in one transfer from the device; raises NonFiniteLoss if one is not finite."""
+    values = torch.stack([term.detach().double() for term in terms.values()]).tolist()
+    for name, value in zip(terms, values, strict=True):
+        if not math.isfinite(value):
+            raise NonFiniteLoss(epoch + 1, name)
+    return dict(zip(terms, values, strict=True))
+
+
+def _check_gradients(method: Method, epoch: int) -> None:
+    """Raise NonFiniteLoss if a gradient holds NaN or infinity; one transfer when all is well."""
+    gradients = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
+    if not gradients:
+        return
+    largest = torch.stack([torch.linalg.vector_norm(grad, math.inf) for grad in gradients.values()])
+    is_finite = torch.isfinite(largest).tolist()
+    for name, finite in zip(gradients, is_finite, strict=True):
+        if not finite:
+            raise NonFiniteLoss(epoch + 1, f"gradient of {name}")
+
+
+@contextmanager
+def _deterministic(device: str) -> Iterator[None]:
+    """Order-independent kernels on CUDA for the time of the training; the CPU needs nothing."""
+    if torch.device(device).type != "cuda":
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)

@@ -1,0 +1,267 @@
+"""Smoothing: P = sum_l w_l (D^(r-1) A D^-r)^l X, a generalised-PageRank filter over node features.
+
+Computed exactly, by power iteration with T = D^-1 A on blocks of columns, through the identity
+(D^(r-1) A D^-r)^l = D^r T^l D^-r. A block needs nothing of the others: blocks run one after the other in this
+process, or on Dask workers over memory-mapped files, and the bytes of the result are the same.
+
+Shape legend: N nodes, F features, L steps, c columns of one block.
+"""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import scipy.sparse as sp
+from pydantic import Field, model_validator
+
+from gcl.config import Config, operational
+from gcl.features import degree_features, normalise_rows, principal_components, spectral_features
+from gcl.graph import Features, Graph
+from gcl.propagation import BackendName, Csr, csr_arrays, effective_degrees, out_degrees, resolve_backend
+from gcl.smoothing_blocks import MapBlocks, Plan, map_in_process, smooth_in_files, smooth_in_memory
+
+# The width that measured best (200k and 1M nodes, 2 cores); four such blocks are all the memory a worker
+# needs beside the graph.
+BLOCK_COLUMNS = 64
+NUM_SPECTRAL_FEATURES = 64
+
+
+class SmoothingConfig(Config):
+    """Which filter smooths the features, over which operator, and how the work is spread."""
+
+    features: Literal["attributes", "degree", "spectral"] = Field(
+        "attributes",
+        description="what is smoothed: the graph's attributes, one-hot degrees, or Laplacian eigenvectors",
+    )
+    max_degree: int = Field(
+        64, ge=1, le=10_000, description="degree features: last one-hot column, this degree or more (count)"
+    )
+    normalise_input: Literal["none", "l1", "l2"] = Field(
+        "none", description="norm of each feature row before all else"
+    )
+    num_components: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="principal components kept before smoothing (count; none keeps all); "
+        f"for spectral features the number of eigenvectors (none: {NUM_SPECTRAL_FEATURES})",
+    )
+    filter: Literal["ppr", "heat", "sgc", "weights"] = Field(
+        "ppr", description="ppr a(1-a)^l, heat e^-t t^l/l!, sgc only level L, or weights as given"
+    )
+    alpha: float = Field(
+        0.1, gt=0, le=1, description="ppr: restart probability in (0, 1]; 1 leaves features alone"
+    )
+    time: float = Field(3.0, gt=0, le=100, description="heat: diffusion time t in (0, 100]")
+    num_steps: int = Field(
+        10, ge=0, le=1000, description="L, propagation steps (count); given weights have their own"
+    )
+    weights: tuple[float, ...] | None = Field(
+        None, min_length=1, max_length=1001, description="filter weights: w_0..w_L, any sign; used as given"
+    )
+    tail: Literal["on_last", "drop", "renormalise"] = Field(
+        "on_last",
+        description="ppr, heat: the mass beyond level L goes on level L, is dropped, or is shared out",
+    )
+    convolution: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="r in [0, 1] of D^(r-1) A D^-r: 0 random walk, 1/2 symmetric, 1 column-type",
+    )
+    self_loops: bool = Field(True, description="give every node that has none an edge to itself, of weight 1")
+    normalise_output: Literal["none", "l2"] = Field("none", description="norm of each smoothed row")
+    backend: Literal["auto", "direct", "dask"] = operational(
+        "auto", description="where blocks run: this process, Dask workers, or Dask above dask_threshold"
+    )
+    dask_threshold: int = operational(
+        2_000_000_000, ge=0, description="auto takes Dask above this many feature values N x F (count)"
+    )
+    dask_address: str | None = operational(
+        None,
+        description="existing Dask scheduler, e.g. tcp://host:8786; none starts a cluster on this machine",
+    )
+    num_workers: int = operational(2, ge=1, le=4096, description="Dask worker processes (count)")
+    threads_per_worker: int = operational(1, ge=1, le=1024, description="threads in each Dask worker (count)")
+    memory_limit: int | None = operational(
+        None, ge=2**28, description="bytes a Dask worker may use, 256 MiB or more; none sets no limit"
+    )
+    block_columns: int | None = operational(
+        None, ge=1, le=65_536, description="columns smoothed together (count); none chooses"
+    )
+
+    @model_validator(mode="after")
+    def _weights_fit_filter(self) -> "SmoothingConfig":
+        if (self.filter == "weights") != (self.weights is not None):
+            raise ValueError('weights and filter = "weights" need each other: give both or neither')
+        return self
+
+
+def filter_weights(config: SmoothingConfig) -> np.ndarray:
+    """w_0..w_L as float64 of L + 1.
+
+    Truncation keeps the tail's mass on level L unless the configuration says otherwise: at alpha = 0.05 and
+    L = 10 that level carries 60 % of it.
+
+    References:
+        ppr: Klicpera et al. 2019 (APPNP); heat: Klicpera et al. 2019 (GDC); sgc: Wu et al. 2019.
+    """
+    if config.weights is not None:
+        return np.array(config.weights, np.float64)
+    level = np.arange(config.num_steps + 1)
+    if config.filter == "sgc":
+        return np.where(level == config.num_steps, 1.0, 0.0)
+    if config.filter == "ppr":
+        weights = config.alpha * (1 - config.alpha) ** level
+        mass_from_last = (1 - config.alpha) ** config.num_steps
+    else:
+        from scipy.special import gammainc, gammaln
+
+        weights = np.exp(level * np.log(config.time) - config.time - gammaln(level + 1))
+        # P(Poisson(t) >= L); one minus the sum of the others would cancel.
+        mass_from_last = float(gammainc(config.num_steps, config.time)) if config.num_steps else 1.0
+    if config.tail == "on_last":
+        weights[-1] = mass_from_last
+    elif config.tail == "renormalise":
+        weights /= weights.sum()
+    return np.asarray(weights, np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Smoothed:
+    """Smoothed features and what is known of them.
+
+    Attributes:
+        x_NF: float32, C order.
+        weights: float64 w_0..w_L.
+        bound: no entry of `x_NF` is larger than this in magnitude.
+    """
+
+    x_NF: np.ndarray
+    weights: np.ndarray
+    bound: float
+
+
+def takes_dask(config: SmoothingConfig, *, num_nodes: int, num_features: int) -> bool:
+    """Whether `config.backend` means Dask for features of this size."""
+    if config.backend == "auto":
+        return num_nodes * num_features > config.dask_threshold
+    return config.backend == "dask"
+
+
+def prepare_features(graph: Graph, config: SmoothingConfig, *, seed: int) -> Features:
+    """The features that enter the filter: chosen, row-normalised, reduced; float32, dense or CSR.
+
+    Raises:
+        ValueError: attributes asked for and the graph has none, or a value is not finite.
+    """
+    if config.features == "spectral":
+        num_components = config.num_components or NUM_SPECTRAL_FEATURES
+        spectral_NF = spectral_features(graph, num_components=num_components, seed=seed)
+        return normalise_rows(spectral_NF, config.normalise_input)
+    if config.features == "degree":
+        x_NF: Features = degree_features(graph, max_degree=config.max_degree)
+    elif graph.x_NF is None or graph.num_features == 0:
+        raise ValueError(
+            'the graph has no attributes: set smooth.features to "degree" (one-hot degrees) or "spectral" '
+            "(Laplacian eigenvectors)"
+        )
+    else:
+        x_NF = graph.x_NF
+    if not np.isfinite(x_NF.data if sp.issparse(x_NF) else x_NF).all():
+        raise ValueError(
+            "features contain NaN or infinite values; smoothing would spread them to all neighbours"
+        )
+    x_NF = normalise_rows(x_NF, config.normalise_input)
+    if config.num_components is not None:
+        return principal_components(x_NF, num_components=config.num_components, seed=seed)
+    return x_NF
+
+
+def smooth_features(
+    graph: Graph,
+    config: SmoothingConfig,
+    *,
+    seed: int,
+    map_blocks: MapBlocks = map_in_process,
+    scratch: Path | None = None,
+    propagation_backend: BackendName = "auto",
+    device: str = "cpu",
+) -> Smoothed:
+    """Smooth the features of a graph.
+
+    Memory: features in and out, and four blocks of columns per worker. Sparse features become dense one block
+    at a time.
+
+    Args:
+        graph: directed graphs aggregate over out-neighbours.
+        config: filter, operator, preparation, block plan.
+        seed: for the principal components and the spectral features; the filter draws nothing.
+        map_blocks: runs a function on blocks, in any order and any process that sees `scratch`; results
+            in the order of the blocks. The function is idempotent: a block may run again after a lost worker.
+        scratch: existing folder for memory-mapped work files, left in place; needs (N x F x 8 + E x 4) bytes.
+            Without it, work stays in memory for `map_in_process` and in a temporary folder otherwise.
+        propagation_backend: see `gcl.propagation.resolve_backend`.
+        device: torch device.
+
+    Returns:
+        The smoothed features, the same bytes for every block plan, worker count and number of threads.
+    """
+    x_NF = prepare_features(graph, config, seed=seed)
+    weights = filter_weights(config)
+    csr = csr_arrays(graph, self_loops=config.self_loops)
+    bound = _bound(x_NF, csr, weights, config)
+    plan = Plan(
+        weights=tuple(weights.tolist()),
+        convolution=config.convolution,
+        backend=resolve_backend(propagation_backend, device),
+        device=device,
+    )
+    width = _block_columns(config, num_nodes=graph.num_nodes, num_columns=x_NF.shape[1], csr=csr)
+    firsts = range(0, x_NF.shape[1], width)
+    ranges = [(first, min(first + width, x_NF.shape[1])) for first in firsts]
+    if scratch is None and map_blocks is map_in_process:
+        out_NF = smooth_in_memory(x_NF, csr, plan, ranges)
+    elif scratch is None:
+        with tempfile.TemporaryDirectory(prefix="gclflow-smooth-") as folder:
+            out_NF = smooth_in_files(x_NF, csr, plan, ranges, Path(folder), map_blocks)
+    else:
+        out_NF = smooth_in_files(x_NF, csr, plan, ranges, scratch, map_blocks)
+    if config.normalise_output == "l2":
+        normalised = normalise_rows(out_NF, "l2")
+        return Smoothed(np.asarray(normalised), weights, min(bound, 1.0 + 1e-6))
+    return Smoothed(out_NF, weights, bound)
+
+
+def _bound(x_NF: Features, csr: Csr, weights: np.ndarray, config: SmoothingConfig) -> float:
+    """max|x| (d_max / d_min)^r sum|w|: T averages, so only D^r ... D^-r can enlarge; and rounding."""
+    indptr, indices, weight_E = csr
+    values = x_NF.data if sp.issparse(x_NF) else x_NF
+    largest = max(float(values.max(initial=0)), -float(values.min(initial=0)))
+    num_out_N = np.diff(indptr)
+    degree_N = out_degrees(indptr, weight_E)
+    # A node that only receives edges is scaled by 1 (see degree_scaling), so it counts with degree 1.
+    is_touched_N = num_out_N > 0
+    is_touched_N[indices] = True
+    touched_degrees = effective_degrees(degree_N)[is_touched_N]
+    spread = touched_degrees.max() / touched_degrees.min() if len(touched_degrees) else 1.0
+    # Adding d numbers one after the other errs by at most d units in the last place, at each of L steps.
+    num_roundings = len(weights) * (float(num_out_N.max(initial=0)) + 4)
+    rounding = float(np.exp(num_roundings * np.finfo(np.float32).eps / 2))
+    return float(largest * spread**config.convolution * np.abs(weights).sum() * rounding)
+
+
+def _block_columns(config: SmoothingConfig, *, num_nodes: int, num_columns: int, csr: Csr) -> int:
+    if config.block_columns is not None:
+        return config.block_columns
+    width = min(BLOCK_COLUMNS, max(num_columns, 1))
+    if takes_dask(config, num_nodes=num_nodes, num_features=num_columns):
+        width = min(width, -(-num_columns // config.num_workers))
+        if config.memory_limit is not None:
+            csr_bytes = sum(part.nbytes for part in csr if part is not None)
+            # Half the limit: the other half is the interpreter with torch, and mapped pages.
+            budget = config.memory_limit // 2 - 2 * csr_bytes
+            width = min(width, budget // (4 * 4 * max(num_nodes, 1)))
+    return max(width, 1)

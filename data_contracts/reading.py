@@ -1,0 +1,81 @@
+"""Reads Parquet in batches of bounded memory; a damaged file becomes TableUnreadable and nothing else."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_contracts.errors import TableUnreadable
+
+# About 1 MB of float32: large enough for vectorised work, small enough to stay in the cache.
+_LEAVES_PER_BATCH = 1 << 18
+_LEAVES_OF_A_LIST = 64
+_MAX_ROWS_PER_BATCH = 1 << 17
+
+
+@contextmanager
+def reading(path: Path, table: str) -> Iterator[None]:
+    """Turn whatever pyarrow raises on a damaged file into TableUnreadable."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
+        raise TableUnreadable(table, str(path), f"{type(error).__name__}: {error}") from error
+
+
+def read_schema(path: Path, table: str) -> pa.Schema:
+    """The Arrow schema of the file, with its metadata."""
+    with reading(path, table), pq.ParquetFile(path, pre_buffer=False) as file:
+        return file.schema_arrow
+
+
+def count_rows(path: Path, table: str) -> int:
+    """The number of rows the footer declares."""
+    with reading(path, table), pq.ParquetFile(path, pre_buffer=False) as file:
+        return int(file.metadata.num_rows)
+
+
+def read_batches(path: Path, table: str, *, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Stream the file once, some megabytes at a time.
+
+    Without pre-buffering and with a read buffer of 1 MiB: pyarrow's defaults hold whole row groups.
+    Page checksums are verified where the writer left any, and every batch is fully validated (offsets,
+    UTF-8), since a damaged page may decode into arrays that only look sound.
+
+    Raises:
+        TableUnreadable: the file cannot be opened or a batch cannot be decoded.
+    """
+    with reading(path, table):
+        # The file object is ours, so that it is closed even when the footer cannot be parsed.
+        source = path.open("rb")
+    with source:
+        with reading(path, table):
+            file = pq.ParquetFile(
+                source, pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True
+            )
+            size = _batch_rows(file.schema_arrow, columns)
+            batches = file.iter_batches(batch_size=size, columns=list(columns), use_threads=False)
+        while True:
+            with reading(path, table):
+                batch = next(batches, None)
+                if batch is not None:
+                    batch.validate(full=True)
+            if batch is None:
+                return
+            if batch.num_rows:
+                yield batch
+
+
+def _batch_rows(schema: pa.Schema, columns: Sequence[str]) -> int:
+    """How many rows make about a megabyte."""
+    leaves = 1
+    for name in columns:
+        type_ = schema.field(name).type
+        if pa.types.is_fixed_size_list(type_):
+            leaves += type_.list_size
+        elif pa.types.is_list(type_):
+            leaves += _LEAVES_OF_A_LIST
+        else:
+            leaves += 1
+    return max(64, min(_MAX_ROWS_PER_BATCH, _LEAVES_PER_BATCH // leaves))

@@ -49,7 +49,7 @@ def fit_kmeans(
     Returns:
         One fit a seed, in order; the same bits for any number of threads.
     """
-    mean_D = z_ND.mean(0, dtype=np.float64).astype(np.float32)
+    mean_D: np.ndarray = z_ND.mean(0, dtype=np.float64).astype(np.float32)
     centred_ND = z_ND - mean_D  # squares of centred points lose the fewest digits
     runs = [(seed, restart) for seed in seeds for restart in range(num_restarts)]
     batch = max(1, _RUN_ELEMENTS // len(z_ND))
@@ -113,7 +113,7 @@ def _draw(distance_N: np.ndarray, generator: np.random.Generator, count: int) ->
 
 
 def _distance_to_nodes(z_ND: np.ndarray, square_N: np.ndarray, nodes_M: np.ndarray) -> np.ndarray:
-    distance_NM = z_ND @ z_ND[nodes_M].T
+    distance_NM: np.ndarray = z_ND @ z_ND[nodes_M].T
     distance_NM *= -2
     distance_NM += square_N[:, None]
     distance_NM += square_N[nodes_M]

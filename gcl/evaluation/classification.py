@@ -1,0 +1,103 @@
+"""Node classification: the same probe on the method's embeddings and on both controls."""
+
+import numpy as np
+
+from gcl.errors import NotDefined
+from gcl.evaluation.agreement import classification_scores
+from gcl.evaluation.config import EvaluateConfig
+from gcl.evaluation.probe import fit_probes, prepared
+from gcl.evaluation.results import MetricRow, summarise
+from gcl.graph import Labels, Split
+
+
+def classification_rows(
+    z_ND: np.ndarray,
+    labels: Labels,
+    splits: tuple[Split, ...],
+    config: EvaluateConfig,
+    *,
+    protocol: str,
+    embedding: str,
+    seed: int,
+) -> list[MetricRow]:
+    """Validation and test scores of one embedding under one protocol.
+
+    Several splits: a value a split (the mean of its probe seeds). One split: a value a probe seed; the
+    logistic probe has none, so n is 1 and std 0.
+
+    Args:
+        z_ND: float32 embeddings.
+        labels: classes; the splits' nodes must have one (see `usable_splits`).
+        splits: of the protocol.
+        config: probe and budget.
+        protocol: for the rows.
+        embedding: for the rows.
+        seed: the run's seed.
+
+    Raises:
+        NotDefined: when a split has fewer than two classes in training.
+    """
+    z_ND = prepared(z_ND, config)
+    repeats: dict[str, list[dict[str, float]]] = {"validation": [], "test": []}
+    for split in splits:
+        probes = fit_probes(z_ND, labels.y_N, split, config, num_classes=labels.num_classes, seed=seed)
+        for part, values in repeats.items():
+            nodes = getattr(split, part)
+            if not len(nodes):
+                continue
+            scores = [classification_scores(probe.predicted_N[nodes], labels.y_N[nodes]) for probe in probes]
+            if len(splits) > 1:
+                scores = [{name: float(np.mean([s[name] for s in scores])) for name in scores[0]}]
+            values += scores
+    over = "splits" if len(splits) > 1 else "probe seeds"
+    return [
+        row
+        for part in ("validation", "test")
+        for row in summarise(
+            repeats[part],
+            task="node_classification",
+            protocol=protocol,
+            split="validation" if part == "validation" else "test",
+            seed=seed,
+            embedding=embedding,
+            over=over,
+        )
+    ]
+
+
+def usable_splits(splits: tuple[Split, ...], labels: Labels) -> tuple[tuple[Split, ...], list[str]]:
+    """Splits without their unlabelled nodes, and notes on what a reader must know about them.
+
+    Raises:
+        NotDefined: when the labels hold fewer than two classes, or a part loses all its nodes.
+        ValueError: when the parts of a split share nodes or point outside the graph.
+    """
+    present = np.unique(labels.y_N[labels.y_N >= 0])
+    if len(present) < 2:
+        raise NotDefined(f"node classification needs two classes; the labels hold {len(present)}")
+    usable, notes = [], []
+    for split in splits:
+        everyone = np.concatenate([split.train, split.validation, split.test])
+        if len(np.unique(everyone)) != len(everyone):
+            raise ValueError(f"split {split.name}: train, validation and test share nodes")
+        if len(everyone) and not 0 <= everyone.min() <= everyone.max() < len(labels.y_N):
+            raise ValueError(f"split {split.name} names nodes outside 0..{len(labels.y_N) - 1}")
+        parts = [part[labels.y_N[part] >= 0] for part in (split.train, split.validation, split.test)]
+        if not len(parts[0]) or not len(parts[2]):
+            raise NotDefined(f"split {split.name} has no labelled training or test node")
+        notes += _split_notes(split.name, len(everyone) - sum(map(len, parts)), parts, labels)
+        usable.append(Split(split.name, *parts))
+    return tuple(usable), notes
+
+
+def _split_notes(name: str, num_dropped: int, parts: list[np.ndarray], labels: Labels) -> list[str]:
+    notes = []
+    if num_dropped:
+        notes.append(f"split {name}: {num_dropped} unlabelled node(s) left out")
+    if not len(parts[1]):
+        notes.append(f"split {name}: no validation nodes, so nothing is chosen: C = 1, or the last epoch")
+    missing = np.setdiff1d(labels.y_N[parts[2]], labels.y_N[parts[0]])
+    if len(missing):
+        names = ", ".join(labels.class_names[k] for k in missing)
+        notes.append(f"split {name}: no training node of class {names}; its test nodes count as errors")
+    return notes

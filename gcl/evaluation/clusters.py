@@ -1,0 +1,114 @@
+"""Clustering figures: kmeans-final on every embedding, and those of the pipeline's own clusters."""
+
+import numpy as np
+
+from gcl.clustering.geometry import checked_embeddings, unit_rows
+from gcl.clustering.kmeans import fit_kmeans, fit_minibatch_kmeans
+from gcl.clustering.quality import conductance, modularity, silhouette
+from gcl.errors import NotDefined
+from gcl.evaluation.agreement import cluster_scores
+from gcl.evaluation.config import EvaluateConfig
+from gcl.evaluation.protocols import labelled_nodes
+from gcl.evaluation.results import MetricRow, summarise
+from gcl.graph import Graph, Labels
+from gcl.random import derive_seed
+
+
+def kmeans_final_rows(
+    z_ND: np.ndarray, labels: Labels, graph: Graph, config: EvaluateConfig, *, embedding: str, seed: int
+) -> list[MetricRow]:
+    """Rows of ``kmeans-final``: agreement with labels and label-free measures, means over k-means seeds.
+
+    Raises:
+        NotDefined: with fewer than two classes among the labelled nodes.
+    """
+    nodes = labelled_nodes(labels)
+    classes, y_M = np.unique(labels.y_N[nodes], return_inverse=True)
+    if len(classes) < 2:
+        raise NotDefined(f"clustering scores need two classes; the labels hold {len(classes)}")
+    points_MD = unit_rows(checked_embeddings(z_ND)[nodes])
+    part = graph if len(nodes) == graph.num_nodes else _induced(graph, nodes)
+    repeats = [
+        cluster_scores(cluster_M, y_M) | label_free_scores(points_MD, cluster_M, part, config, seed=seed)
+        for cluster_M in _partitions(points_MD, len(classes), config, seed=seed)
+    ]
+    return summarise(
+        repeats,
+        task="clustering",
+        protocol="kmeans-final",
+        split="all",
+        seed=seed,
+        embedding=embedding,
+        over="k-means seeds",
+    )
+
+
+def _partitions(
+    z_MD: np.ndarray, num_clusters: int, config: EvaluateConfig, *, seed: int
+) -> list[np.ndarray]:
+    seeds = [derive_seed(seed, "kmeans-final", number) for number in range(config.num_clustering_seeds)]
+    if len(z_MD) > config.minibatch_threshold:
+        return [
+            fit_minibatch_kmeans(
+                z_MD,
+                num_clusters,
+                seed=one,
+                num_restarts=config.num_restarts,
+                batch_size=4096,
+                max_iterations=100,
+            ).cluster_N
+            for one in seeds
+        ]
+    fits = fit_kmeans(z_MD, num_clusters, seeds=seeds, num_restarts=config.num_restarts)
+    return [fit.cluster_N for fit in fits]
+
+
+def clusters_artifact_rows(
+    cluster_N: np.ndarray,
+    z_ND: np.ndarray,
+    labels: Labels | None,
+    graph: Graph,
+    config: EvaluateConfig,
+    *,
+    seed: int,
+) -> list[MetricRow]:
+    """Rows of ``clusters-artifact``, the pipeline's own clusters; without labels, the label-free figures."""
+    scores = label_free_scores(unit_rows(z_ND), cluster_N, graph, config, seed=seed)
+    nodes = labelled_nodes(labels)
+    if labels is not None and len(np.unique(labels.y_N[nodes])) > 1:
+        scores = cluster_scores(cluster_N[nodes], labels.y_N[nodes]) | scores
+    return summarise(
+        [scores],
+        task="clustering",
+        protocol="clusters-artifact",
+        split="all",
+        seed=seed,
+        embedding="method",
+        over="clusterings",
+    )
+
+
+def label_free_scores(
+    z_ND: np.ndarray, cluster_N: np.ndarray, graph: Graph, config: EvaluateConfig, *, seed: int
+) -> dict[str, float]:
+    """modularity, conductance and silhouette; NaN where not defined."""
+    return {
+        "modularity": modularity(graph, cluster_N),
+        "conductance": conductance(graph, cluster_N),
+        "silhouette": silhouette(z_ND, cluster_N, sample=config.silhouette_sample, seed=seed),
+    }
+
+
+def _induced(graph: Graph, nodes: np.ndarray) -> Graph:
+    """The subgraph on `nodes`, renumbered; features are left behind."""
+    new_id_N = np.full(graph.num_nodes, -1, np.int64)
+    new_id_N[nodes] = np.arange(len(nodes))
+    keep_E = (new_id_N[graph.src_E] >= 0) & (new_id_N[graph.dst_E] >= 0)
+    weight_E = None if graph.weight_E is None else graph.weight_E[keep_E]
+    return Graph(
+        len(nodes),
+        new_id_N[graph.src_E[keep_E]],
+        new_id_N[graph.dst_E[keep_E]],
+        weight_E=weight_E,
+        is_undirected=graph.is_undirected,
+    )

@@ -1,0 +1,136 @@
+"""What goes into an evaluation and what comes out."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+
+from gcl.edge_holdout import HeldOutPairs
+from gcl.graph import Graph, Labels, Split
+
+EMBEDDINGS = ("method", "smoothed", "random_init")
+
+
+class HeldOut(Protocol):
+    """Anything that carries the held-out pairs of a link prediction run."""
+
+    @property
+    def test(self) -> HeldOutPairs:
+        """Pairs for the final score."""
+
+    @property
+    def validation(self) -> HeldOutPairs:
+        """Pairs for choices on the way."""
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationInputs:
+    """All an evaluation reads; the controls get the same probe and budget as the method.
+
+    Attributes:
+        embeddings: float32 [N, D] by name: ``method``, and the controls ``smoothed`` (the features the
+            encoder saw) and ``random_init`` (the untrained encoder's).
+        labels: None for a data set without.
+        splits: the data set's own; may be empty.
+        graph: the graph the embeddings were made with; its features are not read.
+        held_out: pairs of a link prediction run.
+        cluster_N: int32 clusters of the pipeline's own clustering.
+        uncertainty_N: float32 uncertainty, larger is less sure, NaN where not scored.
+    """
+
+    embeddings: Mapping[str, np.ndarray]
+    graph: Graph
+    labels: Labels | None = None
+    splits: tuple[Split, ...] = ()
+    held_out: HeldOut | None = None
+    cluster_N: np.ndarray | None = None
+    uncertainty_N: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """One figure: the mean of `n` values over `over`, with their standard deviation.
+
+    Attributes:
+        task: node_classification, clustering or link_prediction.
+        protocol: name in the protocol registry, or ``clusters-artifact``.
+        split: which part it was measured on.
+        seed: the run's seed.
+        embedding: method, smoothed or random_init.
+        metric: snake case; rates as fractions, not percent.
+        value: mean.
+        std: sample standard deviation (n - 1); 0 when n is 1, where it says nothing.
+        n: how many values.
+        over: what varied: splits, probe seeds, k-means seeds, ...
+    """
+
+    task: str
+    protocol: str
+    split: Literal["validation", "test", "all"]
+    seed: int
+    embedding: str
+    metric: str
+    value: float
+    std: float
+    n: int
+    over: str
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """The probe's answer for every node, with how far to trust it.
+
+    Attributes:
+        predicted_N: int32 most probable class.
+        confidence_N: float32 calibrated probability of that class.
+        entropy_N: float32 entropy of the calibrated probabilities, in nats.
+        abstain_N: bool, whether confidence lies below the threshold that keeps target_risk.
+        set_NK: bool, the conformal prediction set; may be empty.
+        protocol: whose first split trained the probe.
+        threshold: confidence from which an answer is given; infinite when no threshold has the guarantee.
+    """
+
+    predicted_N: np.ndarray
+    confidence_N: np.ndarray
+    entropy_N: np.ndarray
+    abstain_N: np.ndarray
+    set_NK: np.ndarray
+    protocol: str
+    threshold: float
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Figures, predictions, curves by name as (x, y), and what was left out and why."""
+
+    metrics: list[MetricRow]
+    predictions: Predictions | None = None
+    curves: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def summarise(
+    repeats: Iterable[Mapping[str, float]],
+    *,
+    task: str,
+    protocol: str,
+    split: Literal["validation", "test", "all"],
+    seed: int,
+    embedding: str,
+    over: str,
+) -> list[MetricRow]:
+    """One row a metric from one mapping a repeat; values that are not finite are left out, and n says so."""
+    by_metric: dict[str, list[float]] = {}
+    for repeat in repeats:
+        for metric, value in repeat.items():
+            by_metric.setdefault(metric, []).extend([value] if np.isfinite(value) else [])
+    return [
+        MetricRow(
+            task, protocol, split, seed, embedding, metric,
+            float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
+            len(values), over,
+        )
+        for metric, values in by_metric.items()
+        if values
+    ]  # fmt: skip

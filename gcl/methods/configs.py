@@ -3,7 +3,7 @@
 `MethodConfig` is the union that the pipeline's `method.*` fields are read into, told apart by `name`.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,8 @@ AugmentationName = Literal["feature_mask", "entry_dropout", "gaussian_jitter", "
 
 class RowEncoderConfig(Config):
     """The encoder of smoothed rows, see `gcl.encoders`."""
+
+    uses_labels: ClassVar[bool] = False  # as the method's class says; here it can be asked without torch
 
     encoder: Literal["linear", "mlp"] = Field(
         "linear", description="linear: one layer; mlp: linear, batch norm, activation, dropout, linear"
@@ -94,6 +96,8 @@ class DmatIConfig(RowEncoderConfig, ViewConfig, TupletConfig):
 
 class DmtConfig(RowEncoderConfig, ViewConfig, TupletConfig):
     """`method.*` for DMT, the semi-supervised sibling."""
+
+    uses_labels: ClassVar[bool] = True
 
     name: Literal["dmt"] = Field("dmt", description="the method: dmt")
     temperature: float = Field(0.2, gt=0, le=100, description="divides the cosine scores: tau > 0")

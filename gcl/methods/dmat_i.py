@@ -51,6 +51,7 @@ class DmatI(SmoothedRowsMethod):
 
     name = "dmat_i"
     Config: ClassVar[type[Config]] = DmatIConfig
+    config: DmatIConfig
 
     def training_loss(self, batch: Batch, *, epoch: int, step: int, seed: int) -> dict[str, Tensor]:
         """The tuplet loss; watched: cosine of positives, and of the hardest tenth of negatives."""

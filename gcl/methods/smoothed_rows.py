@@ -22,6 +22,7 @@ class SmoothedRowsMethod(Method):
     """
 
     inputs = "smoothed"
+    config: DmatIConfig | DmtConfig
 
     def __init__(
         self, config: DmatIConfig | DmtConfig, *, num_features: int, num_classes: int | None, seed: int

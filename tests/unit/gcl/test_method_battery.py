@@ -1,0 +1,259 @@
+"""What every registered method must keep: one row of settings here, a dozen promises checked."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from gcl.errors import NotDefined
+from gcl.graph import Graph
+from gcl.methods import METHODS, build_method, method_class
+from gcl.methods.base import TrainingData
+from gcl.methods.configs import DmatIConfig, DmtConfig
+from gcl.trainer import train
+from gcl.trainer_config import TrainConfig
+
+NUM_NODES, NUM_FEATURES, NUM_CLASSES = 90, 12, 3
+MLP = {"encoder": "mlp", "hidden_size": 7, "embedding_size": 6, "dropout_rate": 0.2, "projector": "mlp"}
+LINEAR = {"embedding_size": 6, "entry_dropout_rate": 0.3}
+
+SETTINGS = {
+    "dmat_i": DmatIConfig(**LINEAR),
+    "dmat_i-mlp": DmatIConfig(**MLP, num_views=3, debias_prior=0.1, form="C"),
+    "dmat_i-all-views": DmatIConfig(
+        **LINEAR, augmentations=("feature_mask", "entry_dropout", "gaussian_jitter"), form="A", output="l2"
+    ),
+    "dmt": DmtConfig(**LINEAR),
+    "dmt-negatives": DmtConfig(**MLP, unlabelled="negatives", negative_mass="num_classes"),
+    "dmt-instance": DmtConfig(**LINEAR, unlabelled="instance", num_views=2, num_labelled=8),
+}
+battery = pytest.mark.parametrize("config", SETTINGS.values(), ids=SETTINGS.keys())
+by_method = pytest.mark.parametrize("name", sorted(METHODS))
+
+
+def make_data(name, *, num_nodes=NUM_NODES):
+    generator = np.random.default_rng(5)
+    y_N = generator.integers(0, NUM_CLASSES, num_nodes).astype(np.int32)
+    centres = generator.normal(size=(NUM_CLASSES, NUM_FEATURES))
+    x_NF = (centres[y_N] + generator.normal(size=(num_nodes, NUM_FEATURES))).astype(np.float32)
+    y_N[num_nodes // 2 :] = -1
+    return TrainingData(num_nodes, x_NF, y_N=y_N if method_class(name).uses_labels else None)
+
+
+def make_method(config, seed=0):
+    return build_method(config, num_features=NUM_FEATURES, num_classes=NUM_CLASSES, seed=seed)
+
+
+def first_loss(config, *, seed=0, data=None, rows=None, epoch=0, step=0):
+    method = make_method(config, seed)
+    data = data or make_data(config.name)
+    if rows is None:
+        rows = next(method.epoch_batches(data, epoch=epoch, seed=seed, batch_size=64))
+    return method, method.training_loss(data.batch(rows), epoch=epoch, step=step, seed=seed)
+
+
+def weights(method):
+    return {name: value.clone() for name, value in method.state_dict().items()}
+
+
+def equal(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_every_registered_method_is_in_the_battery():
+    assert {config.name for config in SETTINGS.values()} == set(METHODS)
+
+
+@by_method
+def test_class_agrees_with_the_table(name):
+    found = method_class(name)
+    assert found.name == name
+    assert found.Config.model_fields["name"].default == name
+    assert found.inputs in ("smoothed", "graph")
+
+
+@by_method
+def test_docstring_has_the_fixed_sections(name):
+    sections = (
+        "Idea",
+        "Objective",
+        "Inputs",
+        "Defaults and their source",
+        "Deviations from paper",
+        "Reference",
+    )
+    places = [(method_class(name).__doc__ or "").find(f"    {section}:\n") for section in sections]
+    assert -1 not in places
+    assert places == sorted(places)
+
+
+def test_unknown_method_lists_the_known_ones():
+    with pytest.raises(ValueError, match="unknown method 'grace'; known: dmat_i, dmt"):
+        method_class("grace")
+
+
+def test_reading_configurations_needs_no_torch():
+    code = "import sys, gcl.methods.configs, gcl.trainer_config; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@battery
+def test_loss_terms_are_finite_scalars(config):
+    _, terms = first_loss(config)
+    assert "loss" in terms
+    for term in terms.values():
+        assert term.shape == ()
+        assert torch.isfinite(term)
+
+
+@battery
+def test_gradient_reaches_every_parameter(config):
+    method, terms = first_loss(config)
+    terms["loss"].backward()
+    for name, parameter in method.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+@battery
+def test_same_seed_same_bits_and_another_seed_another(config):
+    losses, states = [], []
+    for seed in (0, 0, 1):
+        method = make_method(config, seed)
+        result = train(method, make_data(config.name), TrainConfig(epochs=2, batch_size=32), seed=seed)
+        losses.append([terms["loss"].hex() for terms in result.history])
+        states.append(weights(method))
+    assert losses[0] == losses[1] != losses[2]
+    assert equal(states[0], states[1])
+    assert not equal(states[0], states[2])
+
+
+@battery
+def test_global_generators_are_neither_read_nor_advanced(config):
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    _, terms = first_loss(config)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(4)
+    assert first_loss(config)[1]["loss"].item() == terms["loss"].item()
+
+
+@battery
+def test_loss_does_not_depend_on_node_order_given_the_draws(config):
+    data = make_data(config.name)
+    method, terms = first_loss(config, data=data)
+    rows = next(method.epoch_batches(data, epoch=0, seed=0, batch_size=64))
+    order = np.random.default_rng(1).permutation(data.num_nodes)
+    renumbered = torch.from_numpy(np.argsort(order))[rows]
+    y_N = None if data.y_N is None else data.y_N[order]
+    shuffled = TrainingData(data.num_nodes, data.x_NF[order], y_N=y_N)
+    _, again = first_loss(config, data=shuffled, rows=renumbered)
+    assert again["loss"].item() == terms["loss"].item()
+
+
+@battery
+def test_loss_falls_on_separable_data(config):
+    method = make_method(config)
+    result = train(
+        method, make_data(config.name), TrainConfig(epochs=30, batch_size=64, learning_rate=1e-2), seed=0
+    )
+    assert result.history[-1]["loss"] < result.history[0]["loss"]
+
+
+@battery
+def test_resumed_run_equals_the_unbroken_one(config, tmp_path):
+    settings = TrainConfig(epochs=5, batch_size=32, checkpoint_every=1, schedule="cosine", weight_decay=1e-3)
+    unbroken = make_method(config)
+    expected = train(unbroken, make_data(config.name), settings, seed=0)
+
+    class Stopped(Exception):
+        pass
+
+    def stop_after_two(report):
+        if report.epoch == 2:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train(
+            make_method(config),
+            make_data(config.name),
+            settings,
+            seed=0,
+            checkpoint_dir=tmp_path,
+            on_epoch=stop_after_two,
+        )
+    resumed = make_method(config)
+    result = train(resumed, make_data(config.name), settings, seed=0, checkpoint_dir=tmp_path)
+    assert result.resumed_from == 2
+    assert result.history == expected.history
+    assert equal(weights(resumed), weights(unbroken))
+
+
+@battery
+def test_labels_are_refused_unless_declared(config):
+    data = make_data(config.name)
+    if method_class(config.name).uses_labels:
+        bare = TrainingData(data.num_nodes, data.x_NF)
+        with pytest.raises(ValueError, match="needs training labels"):
+            train(make_method(config), bare, TrainConfig(epochs=1), seed=0)
+    else:
+        labelled = TrainingData(data.num_nodes, data.x_NF, y_N=np.zeros(data.num_nodes, np.int32))
+        with pytest.raises(ValueError, match="must not see labels"):
+            train(make_method(config), labelled, TrainConfig(epochs=1), seed=0)
+
+
+@battery
+def test_missing_inputs_are_refused(config):
+    data = make_data(config.name)
+    with pytest.raises(ValueError, match="reads"):
+        train(make_method(config), TrainingData(data.num_nodes, y_N=data.y_N), TrainConfig(epochs=1), seed=0)
+
+
+@battery
+def test_single_node_is_not_defined(config):
+    with pytest.raises(NotDefined):
+        train(make_method(config), make_data(config.name, num_nodes=1), TrainConfig(epochs=1), seed=0)
+
+
+@battery
+def test_graph_without_edges_runs_where_edges_are_not_needed(config):
+    data = make_data(config.name)
+    none = np.empty(0, np.int64)
+    graph = Graph(data.num_nodes, none, none, data.x_NF)
+    edgeless = TrainingData(data.num_nodes, data.x_NF, graph, data.y_N)
+    assert not method_class(config.name).needs_edges
+    result = train(make_method(config), edgeless, TrainConfig(epochs=1, batch_size=64), seed=0)
+    assert np.isfinite(result.history[0]["loss"])
+
+
+@battery
+def test_embedding_is_deterministic_and_leaves_the_method_alone(config):
+    method, data = make_method(config), make_data(config.name)
+    train(method, data, TrainConfig(epochs=1, batch_size=64), seed=0)
+    before, was_training = weights(method), method.training
+    z_ND = method.embed(data)
+    assert z_ND.shape == (data.num_nodes, config.embedding_size)
+    assert z_ND.dtype == np.float32
+    assert np.isfinite(z_ND).all()
+    assert np.array_equal(z_ND, method.embed(data))
+    np.testing.assert_allclose(method.embed(data, batch_size=17), z_ND, rtol=1e-4, atol=1e-6)
+    assert equal(weights(method), before)
+    assert method.training == was_training
+
+
+@battery
+def test_embedding_reads_no_labels(config):
+    method, data = make_method(config), make_data(config.name)
+    assert np.array_equal(method.embed(data), method.embed(TrainingData(data.num_nodes, data.x_NF)))
+
+
+@battery
+def test_views_of_the_embedding_differ_by_number_and_repeat_by_seed(config):
+    method, data = make_method(config), make_data(config.name)
+    first = method.embed_view(data, view=0, seed=0)
+    assert np.array_equal(first, method.embed_view(data, view=0, seed=0))
+    assert not np.array_equal(first, method.embed_view(data, view=1, seed=0))
+    assert not np.array_equal(first, method.embed_view(data, view=0, seed=1))
+    assert first.shape == (data.num_nodes, config.embedding_size)

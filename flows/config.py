@@ -13,7 +13,7 @@ from gcl.config import Config, operational
 from gcl.evaluation.config import EvaluateConfig
 from gcl.methods.configs import DmatIConfig, MethodConfig
 from gcl.readers import AnyDataset, DigitsKnnConfig
-from gcl.smoothing_config import SmoothingConfig
+from gcl.smoothing import SmoothingConfig
 from gcl.trainer_config import TrainConfig
 from gcl.uncertainty.config import UncertaintyConfig
 

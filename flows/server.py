@@ -1,8 +1,10 @@
 """The Prefect server a run talks to: the one that is configured, or a private one on loopback."""
 
+import ctypes
 import fcntl
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -50,7 +52,7 @@ def _private_server(home: Path) -> Iterator[str]:
         private = _private_environment(folder, port)
         log = folder / "server.log"
         with log.open("wb") as output:
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # noqa: S603  our own interpreter, fixed arguments
                 [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
                 + ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
                 + ["--timeout-graceful-shutdown", "2"],
@@ -59,6 +61,7 @@ def _private_server(home: Path) -> Iterator[str]:
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, **private},
                 start_new_session=True,  # Ctrl-C reaches us first; we stop it
+                preexec_fn=_die_with_parent,  # noqa: PLW1509  no threads run yet
             )
         before = {name: os.environ.get(name) for name in (*private, "PREFECT_API_URL")}
         try:
@@ -84,6 +87,13 @@ def _private_environment(folder: Path, port: int) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "PREFECT_LOGGING_LEVEL": os.environ.get("PREFECT_LOGGING_LEVEL", "WARNING"),
     }
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel to end this process when its parent dies, so that kill -9 leaves no server behind."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 @contextmanager

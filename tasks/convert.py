@@ -232,3 +232,9 @@ def _as_array(values: Any, type_: pa.DataType) -> pa.Array:
     if pa.types.is_list(type_) and isinstance(values, np.ndarray) and values.ndim == 2:
         return dense_lists(np.ascontiguousarray(values, np.float32)).cast(type_)
     return pa.array(values, type=type_, from_pandas=True)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """A small table as one dictionary a row."""
+    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    return rows

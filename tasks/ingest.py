@@ -12,8 +12,9 @@ import scipy.sparse as sp
 
 from data_contracts.tables import TABLES
 from gcl.edges import CanonicalEdges, EdgeChunk, HeldOutEdges, canonical_edges, hold_out_edges
+from gcl.graph import Features
 from gcl.readers import open_source, source_files
-from gcl.readers.base import DatasetConfig, GraphSource
+from gcl.readers.base import DatasetConfig, GraphSource, edge_policy
 from tasks.artifact import hash_file
 from tasks.convert import (
     dense_lists,
@@ -42,14 +43,17 @@ def ingest(work: Work, config: DatasetConfig) -> None:
     """Read the source, bring its edges into canonical order, and write the tables."""
     source = open_source(config)
     edges = canonical_edges(
-        source.edge_chunks(), num_nodes=source.num_nodes, policy=config.edge_policy, scratch=_spill(work)
+        source.edge_chunks(),
+        num_nodes=source.num_nodes,
+        policy=edge_policy(config, source),
+        scratch=_spill(work),
     )
     training, held_out = _hold_out(edges, source, config)
     graph = work.output("graph")
     num_edges = _write_edges(graph / "edges.parquet", training, has_weights=edges.has_weights)
     _write_nodes(graph / "nodes.parquet", source)
     if source.feature_chunks is not None:
-        _write_features(graph / "features.parquet", source)
+        _write_features(graph / "features.parquet", source, source.feature_chunks())
     _describe_graph(work, source, config, edges, num_edges)
     _write_labels(work, source, held_out)
 
@@ -99,15 +103,14 @@ def _write_nodes(path: Path, source: GraphSource) -> None:
     write_batches(path, schema, batches())
 
 
-def _write_features(path: Path, source: GraphSource) -> None:
+def _write_features(path: Path, source: GraphSource, blocks: Iterator[Features]) -> None:
     layout = "sparse" if source.has_sparse_features else "dense"
     schema = TABLES["graph.features"].schema(
         layout=layout, width=source.num_features, metadata={"num_features": str(source.num_features)}
     )
 
     def batches() -> Iterator[pa.RecordBatch]:
-        assert source.feature_chunks is not None
-        for block in source.feature_chunks():
+        for block in blocks:
             for start, stop in row_blocks(*block.shape):
                 rows = block[start:stop]
                 columns = (
@@ -146,7 +149,7 @@ def _describe_graph(
         num_nodes=source.num_nodes,
         num_edges=num_edges,
         is_undirected=edges.is_undirected,
-        allow_self_loops=config.self_loops == "keep",
+        has_self_loops=config.self_loops == "keep",
     )
 
 
@@ -185,5 +188,5 @@ INGEST = Stage(
     version=1,
     body=ingest,
     tables=("graph.nodes", "graph.edges"),
-    libraries=("numpy", "pyarrow", "scipy", "scikit-learn", "gclflow"),
+    libraries=("numpy", "pyarrow", "scipy", "scikit-learn"),
 )

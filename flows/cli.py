@@ -1,0 +1,219 @@
+"""The command line: ``gclflow``. Parsing and printing only; heavy imports wait until they are needed."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+from flows import show
+from flows.config import STAGE_NAMES, StageName, load_config
+
+app = typer.Typer(
+    name="gclflow",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Graph contrastive learning as cached, contracted stages: from an attributed graph to embeddings, "
+    "clusters, uncertainties and a report.",
+)
+store_app = typer.Typer(
+    no_args_is_help=True, help="The artifacts: what there is, where it came from, its health."
+)
+app.add_typer(store_app, name="store")
+
+_STORE = typer.Option("--store", help="Directory of the artifacts.", envvar="GCLFLOW_STORE")
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and log everything.")] = False,
+) -> None:
+    """Options of every command."""
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.ERROR, format="%(levelname)s %(name)s: %(message)s"
+    )
+
+
+@app.command(no_args_is_help=True)
+def run(
+    preset: Annotated[
+        str | None, typer.Option(help="A preset (see `gclflow presets`); `none` for plain defaults.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file with the same keys as `--set`.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key; repeatable.")
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Several runs: `0..4` or `0,3,7`; metrics are averaged.")
+    ] = None,
+    store: Annotated[str, _STORE] = ".store",
+    out: Annotated[Path, typer.Option(help="Directory for run.json, report.html and the tables.")] = Path(
+        "out"
+    ),
+    refresh: Annotated[
+        list[str] | None, typer.Option(metavar="STAGE", help="Compute this stage again; repeatable.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
+) -> None:
+    """Run the pipeline: ingest, smooth, train, uncertainty, cluster, evaluate, report.
+
+    A stage whose inputs, configuration and code have not changed is taken from the store.
+
+    **Examples**
+
+    The embedded data set, with its preset:
+
+        gclflow run --preset digits
+
+    Cora from the Planetoid files, five seeds:
+
+        gclflow run --set dataset.format=planetoid --set dataset.path=DIR --set dataset.name=cora --seeds 0..4
+
+    Your own graph (see docs/own-data.md), with longer training, and only up to the embeddings:
+
+        gclflow run --set dataset.format=csv --set dataset.path=my_graph --set train.epochs=100 --until train
+
+    Train again although nothing changed:
+
+        gclflow run --preset digits --refresh train
+    """
+    from flows.running import parse_seeds, run_pipeline
+
+    settings, used = load_config(preset=preset, file=config, overrides=set_ or ())
+    record = run_pipeline(
+        settings,
+        seeds=parse_seeds(seeds, default=settings.seed),
+        store=store,
+        out=out,
+        refresh=tuple(_stage(name) for name in refresh or ()),
+        until=None if until is None else _stage(until),
+        preset=used,
+    )
+    show.run(record, out=out)
+
+
+@app.command()
+def datasets() -> None:
+    """The data formats, what each needs, and the public data sets `gclflow fetch` knows."""
+    show.datasets()
+
+
+@app.command()
+def methods() -> None:
+    """The methods, what they read, and their settings."""
+    show.methods()
+
+
+@app.command()
+def presets() -> None:
+    """The presets, what they are for, and where their numbers come from."""
+    show.presets()
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="Name of a public data set (see `gclflow datasets`).")],
+    to: Annotated[Path, typer.Option(help="Directory to download into.")] = Path("data"),
+) -> None:
+    """Download a public data set; every file is checked against a pinned sha256.
+
+    **Example**
+
+        gclflow fetch cora --to data
+        gclflow run --set dataset.format=planetoid --set dataset.path=data/cora --set dataset.name=cora
+    """
+    from flows.fetch import fetch_dataset
+
+    show.fetched(fetch_dataset(name, to))
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Output directories of runs.")],
+) -> None:
+    """Two or more runs side by side: the settings that differ, the metrics, the times.
+
+    **Example**
+
+        gclflow compare out/cora-alpha-005 out/cora-alpha-010
+    """
+    from flows.compare import compare_runs
+
+    show.comparison(compare_runs(runs))
+
+
+@store_app.command("ls")
+def store_ls(store: Annotated[str, _STORE] = ".store") -> None:
+    """List the artifacts by stage, with digest, size and rows."""
+    show.artifacts(_open(store))
+
+
+@store_app.command("show")
+def store_show(
+    digest: Annotated[str, typer.Argument(help="Start of an artifact's digest, or of a stage key.")],
+    store: Annotated[str, _STORE] = ".store",
+) -> None:
+    """Show one artifact: tables, contracts, configuration, and the artifacts it was made from."""
+    opened = _open(store)
+    show.lineage(opened, *opened.locate(digest))
+
+
+@store_app.command("verify")
+def store_verify(store: Annotated[str, _STORE] = ".store") -> None:
+    """Hash every file of every artifact; damaged ones go to the quarantine. Exit 5 if there was any."""
+    from tasks.maintenance import verify_store
+
+    damaged = verify_store(_open(store))
+    show.verified(damaged)
+    if damaged:
+        raise typer.Exit(5)
+
+
+@store_app.command("gc")
+def store_gc(
+    store: Annotated[str, _STORE] = ".store",
+    keep_days: Annotated[float, typer.Option(help="Keep what was published in the last so many days.")] = 7.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+) -> None:
+    """Remove what no recent result was made from, the quarantine, and unfinished work older than that.
+
+    The newest result of each stage, and everything it was made from, is always kept.
+    """
+    from tasks.maintenance import collect_garbage
+
+    show.collected(collect_garbage(_open(store), keep_days=keep_days, dry_run=dry_run), dry_run=dry_run)
+
+
+def main() -> None:
+    """Entry point: run a command and turn errors into exit codes."""
+    from flows.exit_codes import describe, exit_code
+
+    is_debug = "--debug" in sys.argv  # accepted anywhere on the line
+    arguments = ["--debug"] * is_debug + [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        app(args=arguments, standalone_mode=True)
+    except (Exception, KeyboardInterrupt) as error:  # the one place where every error ends
+        if is_debug:
+            raise
+        show.error(describe(error))
+        sys.exit(exit_code(error))
+
+
+def _open(store: str) -> Any:
+    from tasks.errors import StoreUnusable
+    from tasks.store import Store
+
+    if "://" not in store and not Path(store).is_dir():
+        raise StoreUnusable(f"there is no store at {store}")
+    return Store(store)
+
+
+def _stage(name: str) -> StageName:
+    from flows.config import ConfigurationError
+
+    if name not in STAGE_NAMES:
+        raise ConfigurationError(f"there is no stage {name!r}; the stages are: {', '.join(STAGE_NAMES)}")
+    return cast(StageName, name)

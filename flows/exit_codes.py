@@ -1,0 +1,63 @@
+"""Exit codes: what went wrong, by the error's type; 0 is success.
+
+2: wrong usage or configuration. 3: a data contract was violated. 4: a source could not be read.
+5: a stage failed, or a contract could not be evaluated.
+"""
+
+import json
+from pathlib import Path
+
+from data_contracts.errors import ContractNotEvaluated, ContractViolation
+from flows.config import ConfigurationError
+from flows.server import ServerNotStarted
+from gcl.errors import InvalidGraph, SourceUnreadable
+from tasks.errors import StoreUnusable, UnknownArtifact
+
+USAGE, CONTRACT, SOURCE, FAILED, INTERRUPTED = 2, 3, 4, 5, 130
+
+_CODES: tuple[tuple[type[BaseException], int], ...] = (
+    (ConfigurationError, USAGE),
+    (StoreUnusable, USAGE),
+    (UnknownArtifact, USAGE),
+    (ContractViolation, CONTRACT),
+    (InvalidGraph, CONTRACT),
+    (SourceUnreadable, SOURCE),
+    (ContractNotEvaluated, FAILED),
+    (ServerNotStarted, FAILED),
+    (KeyboardInterrupt, INTERRUPTED),
+)
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code an error ends the program with."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), FAILED)
+
+
+def describe(error: BaseException) -> str:
+    """What to tell the user: one line, or one line a field or rule; never a traceback."""
+    text = (
+        " ".join(str(error).split("\n"))
+        if not isinstance(error, ConfigurationError | ServerNotStarted)
+        else str(error)
+    )
+    text = "".join(ch if ch.isprintable() or ch == "\n" else repr(ch)[1:-1] for ch in text)
+    if isinstance(error, ContractViolation | InvalidGraph):
+        return f"contract violated: {text}"
+    if isinstance(error, SourceUnreadable):
+        return f"source unreadable: {text}"
+    if isinstance(error, ConfigurationError):
+        return f"configuration: {text}"
+    return text or type(error).__name__
+
+
+def write_failure(error: BaseException, folder: Path) -> None:
+    """Leave ``failure.json`` beside where ``run.json`` would have been, for programs."""
+    details = error.as_dict() if isinstance(error, ContractViolation | ContractNotEvaluated) else {}
+    folder.mkdir(parents=True, exist_ok=True)
+    document = {
+        "exit_code": exit_code(error),
+        "error": type(error).__name__,
+        "message": describe(error),
+        **details,
+    }
+    (folder / "failure.json").write_text(json.dumps(document, indent=1, default=str) + "\n")

@@ -1,0 +1,87 @@
+"""What ``--out`` gets: run.json, the report with this run's times, and the result tables."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from flows.record import Metric, RunRecord, machine, over_seeds, stage_entry, versions
+from flows.wiring import PipelineState
+from tasks.convert import read_rows
+from tasks.identity import resolve_device
+from tasks.report import render_with_times
+from tasks.work import read_metadata
+
+_TABLES = {
+    "embeddings.parquet": ("embeddings", "embeddings.parquet"),
+    "clusters.parquet": ("clusters", "clusters.parquet"),
+    "uncertainty.parquet": ("uncertainty", "uncertainty.parquet"),
+    "history.parquet": ("model", "history.parquet"),
+    "predictions.parquet": ("predictions", "predictions.parquet"),
+}
+
+
+def run_record(states: Sequence[PipelineState], *, preset: str | None) -> RunRecord:
+    """The record of one run, or of several that differ in their seed alone."""
+    first = states[0]
+    metrics = [_metrics(state) for state in states]
+    return RunRecord(
+        config=first.config.model_dump(mode="json"),
+        preset=preset,
+        seeds=tuple(state.config.seed for state in states),
+        versions=versions(),
+        device=resolve_device(first.config.device),
+        machine=machine(),
+        store=str(first.store.root),
+        stages=[
+            {**stage_entry(report), "seed": state.config.seed} for state in states for report in state.reports
+        ],
+        metrics=over_seeds([[m for m in run if m.split != "validation"] for run in metrics]),
+        validation_metrics=over_seeds([[m for m in run if m.split == "validation"] for run in metrics]),
+        notes=_notes(first),
+    )
+
+
+def export_run(state: PipelineState, record: RunRecord, out: Path) -> None:
+    """Write one run's results into `out`; every file appears whole or not at all."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name, (kind, table) in _TABLES.items():
+        if kind in state.artifacts and (source := state.store.path(state.artifacts[kind]) / table).exists():
+            _replace(out / name, source.read_bytes())
+        else:
+            (out / name).unlink(missing_ok=True)
+    if "report" in state.artifacts:
+        html = (state.store.path(state.artifacts["report"]) / "report.html").read_text("utf-8")
+        _replace(out / "report.html", render_with_times(html, state.reports).encode())
+    write_record(record, out)
+
+
+def write_record(record: RunRecord, out: Path) -> None:
+    """Write ``run.json``."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "failure.json").unlink(missing_ok=True)
+    _replace(out / "run.json", (json.dumps(record.model_dump(mode="json"), indent=1) + "\n").encode())
+
+
+def _metrics(state: PipelineState) -> list[Metric]:
+    if "metrics" not in state.artifacts:
+        return []
+    rows = read_rows(state.store.open(state.artifacts["metrics"]) / "metrics.parquet")
+    return [Metric.model_validate({name: row[name] for name in Metric.model_fields}) for row in rows]
+
+
+def _notes(state: PipelineState) -> list[str]:
+    notes: list[str] = []
+    for kind in ("clusters", "metrics"):
+        if kind in state.artifacts:
+            notes += read_metadata(state.store.path(state.artifacts[kind])).get("notes", [])
+    return notes
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,51 @@
+"""The pipeline as a Prefect flow: what a deployment, the UI's form and ``gclflow run`` all start."""
+
+from pathlib import Path
+
+from prefect import flow, get_run_logger
+from prefect.runtime import flow_run
+
+from flows.config import PipelineConfig, StageName
+from flows.outputs import export_run, run_record
+from flows.record import RunRecord
+from flows.wiring import PipelineState, run_stages
+from tasks.prefect_artifacts import show_run
+from tasks.store import Store
+
+
+def _run_name() -> str:
+    """Data set, method and seed, as the runs are listed in the UI."""
+    config = PipelineConfig.model_validate(flow_run.parameters.get("config", {}))
+    return f"{config.dataset.name}-{config.method.name}-seed{config.seed}"
+
+
+@flow(name="pipeline", flow_run_name=_run_name, persist_result=False)
+def pipeline(
+    config: PipelineConfig = PipelineConfig(),  # noqa: B008  frozen
+    store: str = ".store",
+    out: str | None = None,
+    refresh: tuple[StageName, ...] = (),
+    until: StageName | None = None,
+    preset: str | None = None,
+) -> RunRecord:
+    """Turn a source graph into embeddings, clusters, uncertainties, metrics and a report.
+
+    Args:
+        config: every setting, by stage.
+        store: directory of the artifacts; stages whose key it knows are not computed again.
+        out: directory for ``run.json``, ``report.html`` and the result tables; none writes none.
+        refresh: stages to compute again even if their results are known.
+        until: last stage to run; none runs all.
+        preset: name of the preset the configuration rests on, for the record.
+
+    Returns:
+        What happened, stage by stage, and the metrics.
+    """
+    state = PipelineState(config, Store(store), refresh=refresh)
+    run_stages(state, until=until)
+    record = run_record([state], preset=preset)
+    if out is not None:
+        export_run(state, record, Path(out))
+        get_run_logger().info("results in %s", Path(out).resolve())
+    show_run(state.store, state.artifacts, state.reports)
+    return record

@@ -1,0 +1,146 @@
+"""Running the pipeline from the command line: seeds, the Prefect server, progress bars, failures."""
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from flows.config import ConfigurationError, PipelineConfig, StageName
+from flows.exit_codes import write_failure
+from flows.record import RunRecord
+from flows.server import prefect_server
+from tasks.progress import Progress, listening
+from tasks.store import Store
+
+_MAX_SEEDS = 1000
+
+
+def parse_seeds(text: str | None, *, default: int) -> tuple[int, ...]:
+    """Seeds from ``0..4`` or ``0,3,7``.
+
+    Raises:
+        ConfigurationError: anything else, or more than a thousand.
+    """
+    if text is None:
+        return (default,)
+    try:
+        if ".." in text:
+            low, high = (int(part) for part in text.split(".."))
+            seeds = tuple(range(low, min(high, low + _MAX_SEEDS) + 1))
+        else:
+            seeds = tuple(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        seeds = ()
+    if not seeds or min(seeds) < 0 or len(seeds) > _MAX_SEEDS:
+        raise ConfigurationError(f"--seeds takes 0..4 or 0,3,7 (at most {_MAX_SEEDS}); got {text!r}")
+    return seeds
+
+
+def run_pipeline(
+    config: PipelineConfig,
+    *,
+    seeds: Sequence[int],
+    store: str,
+    out: Path,
+    refresh: tuple[StageName, ...] = (),
+    until: StageName | None = None,
+    preset: str | None = None,
+) -> RunRecord:
+    """Run the flow once a seed and write the results.
+
+    Several seeds get a folder each, ``OUT/seed-N``; ``OUT/run.json`` then holds the means over them.
+
+    Raises:
+        whatever the flow raises, after ``OUT/failure.json`` was written.
+    """
+    root = Store(store).root  # refuses an unusable store before anything is started
+    try:
+        with _terminable(), prefect_server(root / ".server"), _console(), _progress_bars():
+            from flows.outputs import write_record
+            from flows.pipeline import pipeline
+
+            records = []
+            for seed in seeds:
+                folder = out if len(seeds) == 1 else out / f"seed-{seed}"
+                seeded = config.model_copy(update={"seed": seed})
+                records.append(
+                    pipeline(
+                        seeded, store=store, out=str(folder), refresh=refresh, until=until, preset=preset
+                    )
+                )
+            if len(records) == 1:
+                return records[0]
+            record = merge_records(records)
+            write_record(record, out)
+            return record
+    except BaseException as error:
+        (out / "run.json").unlink(missing_ok=True)
+        write_failure(error, out)
+        raise
+
+
+def merge_records(records: Sequence[RunRecord]) -> RunRecord:
+    """One record for runs that differ in their seed alone: metrics averaged, stages listed one after another."""
+    from flows.record import over_seeds
+
+    return records[0].model_copy(
+        update={
+            "seeds": tuple(seed for record in records for seed in record.seeds),
+            "stages": [stage for record in records for stage in record.stages],
+            "metrics": over_seeds([record.metrics for record in records]),
+            "validation_metrics": over_seeds([record.validation_metrics for record in records]),
+        }
+    )
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Turn SIGTERM into an exception, so that the private server is stopped on the way out."""
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt(f"signal {signal.Signals(number).name}")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _console() -> Iterator[None]:
+    """Keep Prefect's log out of the terminal; the server has it. Before prefect is imported."""
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
+    yield
+
+
+@contextmanager
+def _progress_bars() -> Iterator[None]:
+    """A bar for every stage that reports progress, on a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (
+        TextColumn("{task.description:12}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[detail]}"),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+        known: dict[str, int] = {}
+
+        def show(progress: Progress) -> None:
+            if progress.stage not in known or progress.done <= 1:
+                known[progress.stage] = bars.add_task(progress.stage, total=progress.total, detail="")  # type: ignore[assignment]
+            bars.update(known[progress.stage], completed=progress.done, detail=progress.detail)  # type: ignore[arg-type]
+            if progress.done >= progress.total:
+                bars.remove_task(known.pop(progress.stage))  # type: ignore[arg-type]
+
+        with listening(show):
+            yield

@@ -1,0 +1,225 @@
+"""What the command line prints: rich tables, nothing else."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from flows.compare import Comparison
+    from flows.record import Metric, RunRecord
+    from tasks.artifact import Artifact, Manifest
+    from tasks.maintenance import Collected
+    from tasks.store import Store
+
+_EMBEDDINGS = ("method", "smoothed", "random_init")
+_HEADLINE = ("accuracy", "macro_f1", "nmi", "ari", "auc", "average_precision")
+
+
+def console() -> Console:
+    """Standard output; tables keep a readable width when it is not a terminal."""
+    found = Console()
+    return found if found.is_terminal else Console(width=max(found.width, 120))
+
+
+def error(text: str) -> None:
+    """One line on standard error."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"gclflow: {text}", markup=False)
+
+
+def run(record: "RunRecord", *, out: Path) -> None:
+    """The stages, the metrics beside their controls, and where the report lies."""
+    screen = console()
+    if record.preset:
+        screen.print(f"preset [bold]{record.preset}[/] (--preset none declines it)")
+    screen.print(_stage_table(record))
+    if record.metrics:
+        screen.print(_metric_table(record.metrics, record.validation_metrics))
+    for note in record.notes:
+        screen.print(f"note: {note}", markup=False)
+    place = out / "report.html" if len(record.seeds) == 1 else out / "seed-N" / "report.html"
+    screen.print(f"results in {out}; report: {place}", markup=False, soft_wrap=True)
+
+
+def _stage_table(record: "RunRecord") -> Table:
+    table = Table(title="Stages", title_justify="left")
+    for name, justify in (("stage", "left"), ("state", "left"), ("seconds", "right"), ("peak MB", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    table.add_column("contract checks", justify="right")
+    table.add_column("why", overflow="fold")
+    for stage in record.stages:
+        contracts = stage["contracts"]
+        name = stage["stage"] if len(record.seeds) == 1 else f"{stage['stage']} (seed {stage['seed']})"
+        table.add_row(
+            name,
+            stage["state"],
+            f"{stage['seconds']:.2f}",
+            f"{stage['peak_rss_bytes'] / 2**20:.0f}",
+            f"{contracts['passed']} passed"
+            + (f", {contracts['failed']} failed" if contracts["failed"] else ""),
+            stage["reason"],
+        )
+    return table
+
+
+def _metric_table(metrics: Sequence["Metric"], validation: Sequence["Metric"]) -> Table:
+    """One row a figure; the method beside its controls, and on validation nodes."""
+    table = Table(title="Metrics (mean ± standard deviation)", title_justify="left")
+    for name in ("task", "protocol", "metric"):
+        table.add_column(name)
+    for name in (*_EMBEDDINGS, "method, validation"):
+        table.add_column(name, justify="right")
+    table.add_column("over")
+    cells: dict[tuple[str, str, str], dict[str, Metric]] = {}
+    for metric in metrics:
+        if metric.metric in _HEADLINE:
+            cells.setdefault((metric.task, metric.protocol, metric.metric), {})[metric.embedding] = metric
+    held = {(m.task, m.protocol, m.metric): m for m in validation if m.embedding == "method"}
+    for identity, row in cells.items():
+        first = next(iter(row.values()))
+        values = [_value(row.get(name)) for name in _EMBEDDINGS]
+        table.add_row(*identity, *values, _value(held.get(identity)), f"{first.n} {first.over}")
+    return table
+
+
+def _value(metric: "Metric | None") -> str:
+    if metric is None or metric.value is None:
+        return "-"
+    return f"{metric.value:.4f}" + (f" ± {metric.std:.4f}" if metric.std else "")
+
+
+def datasets() -> None:
+    """The formats, and the data sets that can be fetched."""
+    from flows.fetch import PUBLIC
+    from gcl.readers import READERS
+
+    table = _table("Formats (dataset.format)", "format", "what it is", "what it needs")
+    for name, reader in READERS.items():
+        table.add_row(name, reader.description, reader.requires)
+    console().print(table)
+    public = _table("Public data sets (gclflow fetch NAME)", "name", "format", "source")
+    for name, dataset in PUBLIC.items():
+        public.add_row(name, dataset.format, dataset.source)
+    console().print(public)
+
+
+def methods() -> None:
+    """The methods with their settings."""
+    from typing import get_args
+
+    from gcl.methods.configs import MethodConfig
+
+    for config in get_args(get_args(MethodConfig)[0]):
+        name = config.model_fields["name"].default
+        reads = "smoothed rows, training labels" if config.uses_labels else "smoothed rows, no labels"
+        table = _table(
+            f"{name}: {(config.__doc__ or '').strip().splitlines()[0]} Reads {reads}.",
+            "key",
+            "default",
+            "meaning",
+        )
+        for field, info in config.model_fields.items():
+            table.add_row(f"method.{field}", str(info.default), info.description or "")
+        console().print(table)
+
+
+def presets() -> None:
+    """The presets and where their numbers come from."""
+    from flows.config import preset_names, read_preset
+
+    table = _table(
+        "Presets (gclflow run --preset NAME)", "name", "what it is", "needs", "source of its numbers"
+    )
+    for name in preset_names():
+        about = read_preset(name)["about"]
+        table.add_row(
+            name, about.get("description", ""), about.get("needs", "nothing"), about.get("source", "")
+        )
+    console().print(table)
+
+
+def fetched(folder: Path) -> None:
+    """Where a data set was put."""
+    console().print(f"fetched into {folder}", markup=False)
+
+
+def artifacts(store: "Store") -> None:
+    """Every artifact of a store."""
+    table = _table(f"Store {store.root}", "stage", "artifact", "digest", "MB", "rows", "key")
+    for manifest in store.manifests():
+        for artifact in manifest.artifacts.values():
+            table.add_row(
+                manifest.stage,
+                artifact.kind,
+                artifact.digest[:12],
+                f"{artifact.num_bytes / 2**20:.2f}",
+                _rows(artifact),
+                manifest.key[:12],
+            )
+    console().print(table)
+
+
+def lineage(store: "Store", manifest: "Manifest", artifact: "Artifact") -> None:
+    """One artifact, how it was made, and what it was made from, back to the source files."""
+    screen = console()
+    screen.print(f"[bold]{artifact.kind}[/] {artifact.digest}")
+    screen.print(f"{store.path(artifact)}", markup=False, soft_wrap=True)
+    screen.print(
+        f"rows: {_rows(artifact)}; {artifact.num_bytes:,} bytes; {manifest.contracts.passed} contract checks"
+    )
+    screen.print_json(data={name: manifest.identity[name] for name in ("config", "facts", "libraries")})
+    makers = {a.digest: (m, a) for m in store.manifests() for a in m.artifacts.values()}
+    for line in _ancestors(manifest, makers, depth=0):
+        screen.print(line, markup=False, soft_wrap=True)
+
+
+def _ancestors(manifest: "Manifest", makers: dict[str, Any], *, depth: int) -> Iterable[str]:
+    indent = "  " * depth
+    yield f"{indent}{manifest.stage} {manifest.key[:12]}"
+    for role, digest in manifest.identity["inputs"].items():
+        yield f"{indent}  <- {role} {digest[:12]}" + (
+            "" if digest in makers or ":" in role else " (not in the store)"
+        )
+        if digest in makers:
+            yield from _ancestors(makers[digest][0], makers, depth=depth + 2)
+
+
+def verified(damaged: Sequence[str]) -> None:
+    """The outcome of a verification."""
+    for line in damaged:
+        console().print(f"damaged, now in the quarantine: {line}", markup=False, soft_wrap=True)
+    console().print("every artifact is intact" if not damaged else f"{len(damaged)} damaged", markup=False)
+
+
+def collected(found: "Collected", *, dry_run: bool) -> None:
+    """What garbage collection removed."""
+    for folder in found.folders:
+        console().print(folder, markup=False, soft_wrap=True)
+    verb = "would remove" if dry_run else "removed"
+    console().print(f"{verb} {len(found.folders)} folders, {found.num_bytes / 2**20:.1f} MB", markup=False)
+
+
+def comparison(found: "Comparison") -> None:
+    """Runs side by side."""
+    for title, rows in (
+        ("Settings that differ", found.config),
+        ("Metrics", found.metrics),
+        ("Stages", found.stages),
+    ):
+        table = _table(title, "", *found.runs)
+        for label, cells in rows:
+            table.add_row(label, *cells)
+        console().print(table)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _rows(artifact: "Artifact") -> str:
+    return ", ".join(f"{table} {rows:,}" for table, rows in artifact.num_rows.items()) or "-"

@@ -1,0 +1,156 @@
+"""How the stages are wired: each one handed the configuration and the artifacts it opens. No logic lives here."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from flows.config import STAGE_NAMES, PipelineConfig, StageName
+from gcl.propagation import resolve_backend
+from tasks.artifact import Artifact
+from tasks.cluster import CLUSTER
+from tasks.evaluate import EVALUATE
+from tasks.identity import resolve_device
+from tasks.ingest import INGEST, source_digests
+from tasks.report import REPORT, ReportConfig
+from tasks.smooth import SMOOTH
+from tasks.stage import Stage, StageReport, StageRequest
+from tasks.store import Store
+from tasks.train import TRAIN, TrainStageConfig, code_of, opens_labels
+from tasks.uncertainty import UNCERTAINTY
+from tasks.work import read_metadata
+
+
+@dataclass
+class PipelineState:
+    """What a running pipeline knows: its configuration, store, and the artifacts so far.
+
+    Attributes:
+        refresh: stages to compute again even if their results are known.
+    """
+
+    config: PipelineConfig
+    store: Store
+    refresh: Sequence[str] = ()
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    reports: list[StageReport] = field(default_factory=list)
+
+    def opened(self, *kinds: str) -> dict[str, Artifact]:
+        """The artifacts of these kinds."""
+        return {kind: self.artifacts[kind] for kind in kinds}
+
+    def refreshes(self, stage: Stage) -> bool:
+        """Whether this stage is to be computed again."""
+        return stage.name in self.refresh
+
+
+def request_ingest(state: PipelineState) -> StageRequest:
+    """Source files -> graph, labels."""
+    dataset = state.config.dataset
+    return INGEST.request(
+        dataset,
+        store=state.store,
+        inputs={},
+        sources=source_digests(dataset),
+        refresh=state.refreshes(INGEST),
+    )
+
+
+def request_smooth(state: PipelineState) -> StageRequest:
+    """Graph -> smoothed."""
+    return SMOOTH.request(
+        state.config.smooth,
+        store=state.store,
+        inputs=state.opened("graph"),
+        facts={"backend": resolve_backend("auto", "cpu")},
+        refresh=state.refreshes(SMOOTH),
+    )
+
+
+def request_train(state: PipelineState) -> StageRequest:
+    """Smoothed, graph (labels where the method declares it) -> model, embeddings, controls."""
+    config = TrainStageConfig(method=state.config.method, train=state.config.train)
+    labels = ("labels",) if opens_labels(config) else ()
+    return TRAIN.request(
+        config,
+        store=state.store,
+        inputs=state.opened("graph", "smoothed", *labels),
+        facts={"seed": state.config.seed, "device": resolve_device(state.config.device)},
+        modules=code_of(config),
+        refresh=state.refreshes(TRAIN),
+    )
+
+
+def request_uncertainty(state: PipelineState) -> StageRequest:
+    """Embeddings, smoothed, graph, model -> uncertainty."""
+    return UNCERTAINTY.request(
+        state.config.uncertainty,
+        store=state.store,
+        inputs=state.opened("embeddings", "smoothed", "graph", "model"),
+        facts={"seed": state.config.seed},
+        refresh=state.refreshes(UNCERTAINTY),
+    )
+
+
+def request_cluster(state: PipelineState) -> StageRequest:
+    """Embeddings, graph -> clusters. Of the labels, only the number of classes, and only if asked for."""
+    facts: dict[str, int | None] = {"seed": state.config.seed}
+    if state.config.cluster.num_clusters == "classes":
+        facts["num_classes"] = read_metadata(state.store.open(state.artifacts["labels"]))["num_classes"]
+    return CLUSTER.request(
+        state.config.cluster,
+        store=state.store,
+        inputs=state.opened("embeddings", "graph"),
+        facts=facts,
+        refresh=state.refreshes(CLUSTER),
+    )
+
+
+def request_evaluate(state: PipelineState) -> StageRequest:
+    """Everything so far, and the labels -> metrics, predictions."""
+    return EVALUATE.request(
+        state.config.evaluate,
+        store=state.store,
+        inputs=state.opened(
+            "labels", "graph", "smoothed", "embeddings", "controls", "clusters", "uncertainty"
+        ),
+        facts={"seed": state.config.seed},
+        refresh=state.refreshes(EVALUATE),
+    )
+
+
+def request_report(state: PipelineState) -> StageRequest:
+    """All of them -> report."""
+    return REPORT.request(
+        ReportConfig(
+            title=f"{state.config.dataset.name}, {state.config.method.name}, seed {state.config.seed}"
+        ),
+        store=state.store,
+        inputs=state.opened(*sorted(state.artifacts)),
+        refresh=state.refreshes(REPORT),
+    )
+
+
+STAGES: dict[StageName, tuple[Stage, Callable[[PipelineState], StageRequest]]] = {
+    "ingest": (INGEST, request_ingest),
+    "smooth": (SMOOTH, request_smooth),
+    "train": (TRAIN, request_train),
+    "uncertainty": (UNCERTAINTY, request_uncertainty),
+    "cluster": (CLUSTER, request_cluster),
+    "evaluate": (EVALUATE, request_evaluate),
+    "report": (REPORT, request_report),
+}
+
+
+def run_stages(state: PipelineState, *, until: StageName | None = None) -> PipelineState:
+    """Run the stages in order, up to and including `until`; each as a Prefect task of the current flow.
+
+    Raises:
+        as `tasks.stage.Stage.execute`, and SourceUnreadable for missing source files.
+    """
+    for name in STAGE_NAMES:
+        stage, make_request = STAGES[name]
+        report = stage.run(make_request(state), state.store)
+        state.artifacts.update(report.artifacts)
+        state.reports.append(report)
+        if name == until:
+            break
+    return state

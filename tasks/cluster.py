@@ -1,0 +1,62 @@
+"""Cluster: embeddings become clusters with soft membership, evidence for their number, and stability."""
+
+import numpy as np
+
+from gcl.clustering import ClusterConfig, cluster_embeddings
+from tasks.convert import read_graph, read_matrix, read_node_ids, write_columns
+from tasks.stage import Stage
+from tasks.work import Work
+
+
+def cluster(work: Work, config: ClusterConfig) -> None:
+    """Cluster without labels; at most their number of classes is known, as a fact of the run."""
+    z_ND = read_matrix(work.input("embeddings") / "embeddings.parquet", "z")
+    graph = read_graph(work.input("graph"), with_features=False)
+    clustering = cluster_embeddings(
+        z_ND, config, seed=work.seed, num_classes=work.facts.get("num_classes"), graph=graph
+    )
+    folder, node_ids = work.output("clusters"), read_node_ids(work.input("graph"))
+    num_clusters = clustering.num_clusters
+    write_columns(
+        folder / "clusters.parquet",
+        "clusters.clusters",
+        {
+            "node": np.arange(len(z_ND)),
+            "node_id": node_ids,
+            "cluster": clustering.cluster_N,
+            "confidence": clustering.confidence_N,
+            "membership": clustering.membership_NK,
+        },
+        node_id_type=node_ids.type,
+    )
+    write_columns(
+        folder / "centroids.parquet",
+        "clusters.centroids",
+        {"cluster": np.arange(num_clusters), "z": clustering.centroid_KD},
+        width=clustering.centroid_KD.shape[1],
+    )
+    if clustering.evidence:
+        write_columns(
+            folder / "evidence.parquet",
+            "clusters.evidence",
+            {
+                "num_clusters": [item.num_clusters for item in clustering.evidence],
+                "measure": [item.measure for item in clustering.evidence],
+                "value": [item.value for item in clustering.evidence],
+            },
+        )
+    work.describe(
+        "clusters",
+        {"num_clusters": num_clusters, "stability": clustering.stability, "notes": list(clustering.notes)},
+    )
+    work.expect("clusters.clusters", num_nodes=len(z_ND), num_clusters=num_clusters)
+    work.expect("clusters.centroids", num_clusters=num_clusters, embedding_size=z_ND.shape[1])
+
+
+CLUSTER = Stage(
+    name="cluster",
+    version=1,
+    body=cluster,
+    tables=("clusters.clusters", "clusters.centroids"),
+    libraries=("numpy", "pyarrow", "scikit-learn", "scikit-network", "scipy"),
+)

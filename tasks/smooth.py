@@ -1,0 +1,63 @@
+"""Smooth: the graph filter over node features, in this process or on Dask workers."""
+
+from contextlib import ExitStack
+
+import numpy as np
+
+from gcl.smoothing import SmoothingConfig, smooth_features, takes_dask
+from gcl.smoothing_blocks import map_in_process
+from tasks.convert import read_graph, write_matrix
+from tasks.stage import Stage
+from tasks.work import Work
+
+_SEED = 0  # of the randomised decompositions alone: smoothing is the same for every run seed
+
+
+def smooth(work: Work, config: SmoothingConfig) -> None:
+    """Filter the features; the result does not depend on where or in which blocks it was computed."""
+    graph = read_graph(work.input("graph"))
+    with ExitStack() as stack:
+        map_blocks, scratch = map_in_process, None
+        if takes_dask(config, num_nodes=graph.num_nodes, num_features=graph.num_features):
+            from tasks.dask_pool import dask_map
+
+            map_blocks = stack.enter_context(
+                dask_map(
+                    address=config.dask_address,
+                    num_workers=config.num_workers,
+                    threads_per_worker=config.threads_per_worker,
+                    memory_limit=config.memory_limit,
+                )
+            )
+            scratch = work.scratch()
+        smoothed = smooth_features(graph, config, seed=_SEED, map_blocks=map_blocks, scratch=scratch)
+    write_matrix(
+        work.output("smoothed") / "features.parquet",
+        "smoothed.features",
+        smoothed.x_NF,
+        others={"node": np.arange(graph.num_nodes)},
+    )
+    work.describe(
+        "smoothed",
+        {
+            "num_nodes": graph.num_nodes,
+            "num_features": smoothed.x_NF.shape[1],
+            "weights": smoothed.weights.tolist(),
+            "graph": work.inputs["graph"].digest,
+        },
+    )
+    work.expect(
+        "smoothed.features",
+        num_nodes=graph.num_nodes,
+        num_features=smoothed.x_NF.shape[1],
+        max_abs=smoothed.bound,
+    )
+
+
+SMOOTH = Stage(
+    name="smooth",
+    version=1,
+    body=smooth,
+    tables=("smoothed.features",),
+    libraries=("dgl", "numpy", "pyarrow", "scikit-learn", "scipy", "torch"),
+)

@@ -1,0 +1,141 @@
+"""Train: smoothed rows (or the graph) become a model, its embeddings, and those of the untrained encoder."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+from pydantic import Field
+
+from gcl.config import Config, result_fields
+from gcl.methods import METHODS
+from gcl.methods.configs import MethodConfig
+from gcl.trainer_config import TrainConfig
+from tasks.artifact import canonical_json
+from tasks.convert import read_node_ids, write_columns, write_matrix
+from tasks.stage import Stage
+from tasks.work import Work
+
+
+# An encoder that maps every node onto one line has learned nothing; two classes still span more than that.
+_MIN_EFFECTIVE_RANK = 1.05
+
+
+class TrainStageConfig(Config):
+    """What the stage is configured by: the method and the optimisation."""
+
+    method: MethodConfig = Field(description="the contrastive method")
+    train: TrainConfig = Field(description="optimisation")
+
+
+def train(work: Work, config: TrainStageConfig) -> None:
+    """Train, resuming from checkpoints of an interrupted execution under the same key."""
+    from gcl.checkpoint import save_weights
+    from gcl.trainer import EpochReport
+    from gcl.trainer import train as train_method
+    from tasks.training_data import build_for, open_training_data
+
+    data = open_training_data(work, config.method)
+    num_classes = work.metadata("labels")["num_classes"] if "labels" in work.inputs else None
+    method = build_for(data, config.method, num_classes=num_classes, seed=work.seed)
+    write_embeddings(work, "controls", method.embed(data))
+
+    def on_epoch(report: EpochReport) -> None:
+        work.progress(report.epoch, report.num_epochs, f"loss {report.terms['loss']:.4f}")
+
+    with _stop_on_signal() as should_stop:
+        result = train_method(
+            method,
+            data,
+            config.train,
+            seed=work.seed,
+            device=work.device,
+            checkpoint_dir=work.scratch() / "checkpoints",
+            identity={kind: artifact.digest for kind, artifact in work.inputs.items()},
+            on_epoch=on_epoch,
+            should_stop=should_stop,
+        )
+    method.to("cpu")
+    write_embeddings(work, "embeddings", method.embed(data))
+    save_weights(method, work.output("model") / "checkpoint.safetensors")
+    (work.output("model") / "config.json").write_bytes(canonical_json(result_fields(config)) + b"\n")
+    _write_history(work.output("model") / "history.parquet", result.history)
+    work.describe("model", {"epochs": len(result.history)})
+    work.expect("model.history", num_epochs=config.train.epochs)
+    work.volatile("epoch_seconds.json").write_bytes(canonical_json(result.epoch_seconds))
+
+
+def code_of(config: TrainStageConfig) -> tuple[str, ...]:
+    """The modules the chosen method selects, so that editing another method does not re-run this one."""
+    return (METHODS[config.method.name].partition(":")[0], "gcl.trainer", "tasks.training_data")
+
+
+def write_embeddings(work: Work, kind: str, z_ND: np.ndarray) -> None:
+    """Write an embeddings table with the source's node ids, and what its contract needs to know."""
+    node_ids = read_node_ids(work.input("graph"))
+    write_matrix(
+        work.output(kind) / "embeddings.parquet",
+        f"{kind}.embeddings",
+        z_ND,
+        column="z",
+        others={"node": np.arange(len(z_ND)), "node_id": node_ids},
+        node_id_type=node_ids.type,
+    )
+    work.describe(
+        kind, {"num_nodes": len(z_ND), "embedding_size": z_ND.shape[1], "graph": work.inputs["graph"].digest}
+    )
+    work.expect(
+        f"{kind}.embeddings",
+        num_nodes=len(z_ND),
+        embedding_size=z_ND.shape[1],
+        min_effective_rank=_MIN_EFFECTIVE_RANK if min(z_ND.shape) > 2 else 0.0,
+    )
+
+
+def _write_history(path: Path, history: list[dict[str, float]]) -> None:
+    terms = [name for name in history[0] if name != "epoch"]
+    columns = {name: np.array([row[name] for row in history]) for name in terms}
+    columns["epoch"] = np.array([row["epoch"] for row in history], np.int32)
+    write_columns(path, "model.history", columns, extra_columns=terms)
+
+
+@contextmanager
+def _stop_on_signal() -> Iterator[Callable[[], str | None]]:
+    """Turn SIGTERM and Ctrl-C into a request to stop after a checkpoint, then let them have their way.
+
+    Signals can only be caught in the main thread; elsewhere whoever runs the thread must see to it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    received: list[int] = []
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+
+    before = {number: signal.signal(number, remember) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: f"signal {signal.Signals(received[0]).name} received" if received else None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if received:
+            os.kill(os.getpid(), received[0])
+
+
+TRAIN = Stage(
+    name="train",
+    version=1,
+    body=train,
+    tables=("model.history", "embeddings.embeddings", "controls.embeddings"),
+    libraries=("numpy", "pyarrow", "safetensors", "scipy", "torch"),
+)
+
+
+def opens_labels(config: TrainStageConfig) -> bool:
+    """Whether the method declares that it uses labels; told by the configuration, without importing torch."""
+    return config.method.uses_labels

@@ -11,9 +11,11 @@ import pyarrow as pa
 
 from data_contracts import hashing
 from data_contracts import predicates as p
-from data_contracts.arrow import Field, is_list, item_type
+from data_contracts.arrow import is_list, item_type
 from data_contracts.clauses import Clause, Facts, exactly, fact, in_range, no_row
+from data_contracts.columns import Column
 from data_contracts.predicates import Predicate
+from data_contracts.tables import table_named
 
 if TYPE_CHECKING:
     import great_expectations as gx
@@ -197,15 +199,16 @@ def clauses_of(table: str, schema: pa.Schema) -> tuple[Clause, ...]:
     own = list(CLAUSES[table])
     if table in KEYS:
         own.append(_unique(table))
-    for field in schema:
-        own += _generic(table, field)
+    for column in table_named(table).expected_columns(schema):
+        if schema.names.count(column.name) == 1:
+            own += _generic(table, column, schema.field(column.name).type)
     return tuple(clause for clause in own if set(clause.columns) <= set(schema.names))
 
 
-def _generic(table: str, field: Field) -> list[Clause]:
-    name, type_ = field.name, field.type
+def _generic(table: str, column: Column, type_: pa.DataType) -> list[Clause]:
+    name = column.name
     present: list[Clause] = []
-    if not field.nullable:
+    if not column.nullable:
         present.append(_present(name, f"{name}.nulls", p.missing(name)))
     if is_list(type_):
         present.append(_present(name, f"{name}.null_items", p.missing_items(name)))

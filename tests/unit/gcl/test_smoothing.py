@@ -1,6 +1,7 @@
 """Filters against a dense float64 reference; the bytes do not depend on how the work is cut."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -183,8 +184,6 @@ def test_foreign_map_without_scratch_gets_a_folder_that_is_gone_afterwards():
     graph = attributed_graph()
     smoothed = smooth_features(graph, SmoothingConfig(), seed=0, map_blocks=spy)
     np.testing.assert_array_equal(smoothed.x_NF, smooth_features(graph, SmoothingConfig(), seed=0).x_NF)
-    from pathlib import Path
-
     assert len(folders) == 1
     assert not Path(folders.pop()).exists()
 

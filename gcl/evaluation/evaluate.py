@@ -33,7 +33,7 @@ def evaluate_embeddings(inputs: EvaluationInputs, config: EvaluateConfig, *, see
         ValueError: embeddings that are not finite, of an unknown name, or not one row a node.
     """
     _check(inputs)
-    notes: list[str] = []
+    notes = ["no labels: classification and agreement with classes are not defined"] * (inputs.labels is None)
     rows: list[MetricRow] = []
     predicted: Predicted | None = None
     with one_thread():

@@ -118,8 +118,8 @@ def _notes(threshold: float, num_calibration: int, config: EvaluateConfig) -> li
     if np.isfinite(threshold):
         return []
     return [
-        f"no threshold on {num_calibration} calibration nodes guarantees a risk of {config.target_risk:g} with "
-        f"probability {config.risk_confidence:g}: every node abstains"
+        f"no threshold on {num_calibration} calibration nodes guarantees a risk of {config.target_risk:g} "
+        f"with probability {config.risk_confidence:g}: every node abstains"
     ]
 
 

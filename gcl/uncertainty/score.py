@@ -1,0 +1,128 @@
+"""One uncertainty a node by the configured method."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from gcl.clustering.geometry import (
+    checked_embeddings,
+    cluster_spread,
+    one_thread,
+    soft_membership,
+    unit_rows,
+)
+from gcl.clustering.kmeans import fit_kmeans
+from gcl.errors import NotDefined
+from gcl.graph import Graph
+from gcl.random import derive_seed
+from gcl.uncertainty.affinity import affinity_uncertainty
+from gcl.uncertainty.augmentation import EmbedView, direction_disagreement, membership_disagreement
+from gcl.uncertainty.config import UncertaintyConfig
+
+
+@dataclass(frozen=True, eq=False)
+class UncertaintyInputs:
+    """All an uncertainty is computed from; no labels.
+
+    Attributes:
+        z_ND: float32 embeddings.
+        embed_view: view number -> float32 [N, D] embeddings of an augmented graph; for ``augmentation``.
+        graph: for ``affinity``; None compares with sampled candidates only.
+        num_clusters: what the cluster stage uses, where it is known beforehand.
+    """
+
+    z_ND: np.ndarray
+    embed_view: EmbedView | None = None
+    graph: Graph | None = None
+    num_clusters: int | None = None
+
+
+def score_uncertainty(inputs: UncertaintyInputs, config: UncertaintyConfig, *, seed: int) -> np.ndarray:
+    """Uncertainty of each node by ``config.method``; larger is less sure, scales differ between methods.
+
+    Args:
+        inputs: embeddings and what the method needs beside them.
+        config: method and parameters.
+        seed: the run's seed.
+
+    Returns:
+        float32 [N], NaN where a node is not scored; the same bytes for any number of threads.
+
+    Raises:
+        NotDefined: for a single node, or fewer nodes than clusters.
+        ValueError: embeddings not finite, or an input the method needs is missing.
+    """
+    z_ND = checked_embeddings(inputs.z_ND)
+    if len(z_ND) < 2:
+        raise NotDefined(
+            "the uncertainty of a single node is not defined: there is nothing to compare it with"
+        )
+    if inputs.graph is not None and inputs.graph.num_nodes != len(z_ND):
+        raise ValueError(f"{len(z_ND)} embeddings for a graph of {inputs.graph.num_nodes} nodes")
+    with one_thread():
+        return METHODS[config.method](inputs, z_ND, config, seed)
+
+
+def _affinity(
+    inputs: UncertaintyInputs, z_ND: np.ndarray, config: UncertaintyConfig, seed: int
+) -> np.ndarray:
+    return affinity_uncertainty(
+        z_ND,
+        graph=inputs.graph,
+        num_candidates=config.num_candidates,
+        max_neighbours=config.max_neighbours,
+        estimator=config.estimator,
+        reward=config.reward,
+        seed=seed,
+        rows_at_once=config.rows_at_once,
+    )
+
+
+def _augmentation(
+    inputs: UncertaintyInputs, z_ND: np.ndarray, config: UncertaintyConfig, seed: int
+) -> np.ndarray:
+    if inputs.embed_view is None:
+        raise ValueError(
+            "uncertainty.method=augmentation needs embeddings of augmented graphs; choose affinity"
+        )
+    if config.disagreement == "cosine":
+        return direction_disagreement(inputs.embed_view, config.num_views)
+    centroid_KD, scale, _ = _own_clusters(inputs, z_ND, config, seed)
+    return membership_disagreement(inputs.embed_view, config.num_views, centroid_KD=centroid_KD, scale=scale)
+
+
+def _cluster_margin(
+    inputs: UncertaintyInputs, z_ND: np.ndarray, config: UncertaintyConfig, seed: int
+) -> np.ndarray:
+    """1 minus the gap between the two largest memberships: 0 deep inside a cluster, 1 midway."""
+    centroid_KD, scale, unit_ND = _own_clusters(inputs, z_ND, config, seed)
+    membership_NK = soft_membership(unit_ND, centroid_KD, scale=scale)
+    sorted_NK = np.sort(membership_NK, axis=1).astype(np.float64)
+    # Added up from below: 1 - (first - second) would round most nodes to exactly 0.
+    return np.asarray(sorted_NK[:, :-1].sum(1) + sorted_NK[:, -2], dtype=np.float32)
+
+
+def _own_clusters(
+    inputs: UncertaintyInputs, z_ND: np.ndarray, config: UncertaintyConfig, seed: int
+) -> tuple[np.ndarray, float, np.ndarray]:
+    """Centroids, membership scale, and the unit-length embeddings they live among."""
+    num_clusters = config.num_clusters or inputs.num_clusters
+    if num_clusters is None:
+        raise ValueError(
+            "set uncertainty.num_clusters: the cluster stage's own number is not known beforehand"
+        )
+    if not 2 <= num_clusters <= len(z_ND):
+        raise NotDefined(f"margins between {num_clusters} clusters of {len(z_ND)} nodes are not defined")
+    unit_ND = unit_rows(z_ND)
+    seeds = [derive_seed(seed, "uncertainty")]
+    fit = fit_kmeans(unit_ND, num_clusters, seeds=seeds, num_restarts=config.num_restarts)[0]
+    spread = cluster_spread(unit_ND, fit.centroid_KD, fit.cluster_N)
+    return fit.centroid_KD, 2 * config.membership_temperature * spread, unit_ND
+
+
+METHODS: dict[str, Callable[[UncertaintyInputs, np.ndarray, UncertaintyConfig, int], np.ndarray]] = {
+    "affinity": _affinity,
+    "augmentation": _augmentation,
+    "cluster_margin": _cluster_margin,
+}

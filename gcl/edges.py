@@ -277,7 +277,7 @@ class _Intake:
         return chunk.where(~bad) if bad.any() else chunk
 
     def _rows(self, chunk: EdgeChunk, *, is_opposite: bool) -> np.ndarray:
-        keys = (chunk.src.astype(np.int64) * self.num_nodes + chunk.dst) * 2 + is_opposite
+        keys: np.ndarray = (chunk.src.astype(np.int64) * self.num_nodes + chunk.dst) * 2 + is_opposite
         if chunk.weight is None:
             return keys
         rows = np.empty(len(keys), WEIGHTED_ROW)

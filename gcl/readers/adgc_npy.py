@@ -45,8 +45,8 @@ def open_source(config: AdgcNpyConfig) -> GraphSource:
     num_nodes = len(x_NF)
     if adjacency_NN.shape != (num_nodes, num_nodes) or len(y_N) != num_nodes:
         raise SourceUnreadable(
-            f"adgc_npy {config.name}: features of {num_nodes} nodes, adjacency of shape {adjacency_NN.shape}, "
-            f"{len(y_N)} labels"
+            f"adgc_npy {config.name}: features of {num_nodes} nodes, {len(y_N)} labels, "
+            f"adjacency of shape {adjacency_NN.shape}"
         )
     src, dst = np.nonzero(adjacency_NN)
     weight = adjacency_NN[src, dst]

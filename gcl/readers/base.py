@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
 import scipy.sparse as sp
 from pydantic import Field
 
@@ -16,6 +15,9 @@ from gcl.errors import InvalidGraph, SourceUnreadable
 from gcl.graph import Split
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+# pyarrow's stubs have no type for an array of ids of either kind.
+ArrowArray = Any
+
 CHUNK_EDGES = 1 << 20
 CHUNK_VALUES = 1 << 24  # feature values a chunk, if dense: 64 MiB
 
@@ -42,7 +44,7 @@ class GraphSource:
     """
 
     num_nodes: int
-    node_ids: pa.Array | None
+    node_ids: ArrowArray | None
     edge_chunks: Callable[[], Iterator[EdgeChunk]]
     feature_chunks: Callable[[], Iterator[np.ndarray | sp.csr_matrix]] | None
     num_features: int

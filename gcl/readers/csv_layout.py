@@ -14,6 +14,8 @@ from gcl.readers.csv_tables import csv_batches, csv_columns
 from gcl.readers.manifest import NodeTable
 from gcl.readers.own_tables import TableFormat, expand_columns, float_column, open_tables, source_files
 
+_ID_TYPES: dict[str, pa.DataType] = {"int64": pa.int64(), "string": pa.string()}
+
 
 class CsvConfig(FileDatasetConfig):
     """Two CSV files described by graph.toml."""
@@ -32,11 +34,11 @@ def _texts(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
 
 
 def _ids(path: Path, columns: Sequence[str], id_type: str) -> Iterator[pa.RecordBatch]:
-    return csv_batches(path, dict.fromkeys(columns, pa.type_for_alias(id_type)))
+    return csv_batches(path, dict.fromkeys(columns, _ID_TYPES[id_type]))
 
 
 def _edges(path: Path, columns: Sequence[str], id_type: str, weight: str | None) -> Iterator[pa.RecordBatch]:
-    types: dict[str, pa.DataType] = dict.fromkeys(columns, pa.type_for_alias(id_type))
+    types: dict[str, pa.DataType] = dict.fromkeys(columns, _ID_TYPES[id_type])
     if weight is not None:
         types[weight] = pa.float32()
     return csv_batches(path, types)

@@ -1,5 +1,6 @@
 """CSV files of strangers, streamed: declared types only, UTF-8 only, errors with the row they stand in."""
 
+import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def csv_columns(path: Path) -> list[str]:
         with path.open("rb") as file:
             line = file.readline(MAX_ROW_BYTES)
         options = pa_csv.ReadOptions(use_threads=False)
-        header = pa.BufferReader(line.rstrip(b"\r\n") + b"\n")
+        header = io.BytesIO(line.rstrip(b"\r\n") + b"\n")
         names: list[str] = pa_csv.read_csv(header, read_options=options).column_names
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise SourceUnreadable(f"{path.name}, line 1: not a CSV header: {_first_line(error)}") from error

@@ -1,4 +1,4 @@
-"""The 1,797 handwritten digits that scikit-learn ships, joined to their nearest neighbours: a graph without a file."""
+"""The 1,797 handwritten digits of scikit-learn, joined to their nearest neighbours: no files needed."""
 
 from pathlib import Path
 from typing import Literal

@@ -115,7 +115,7 @@ def _edges(path: Path) -> np.ndarray:
 
 
 def _nodes(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Features and labels by node; the file may list nodes in any order, but must list each of 0..N-1 once."""
+    """Features and labels by node; the file lists each of 0..N-1 once, in any order."""
     ids, labels, features = [], [], []
     for where, (node, values, label) in _rows(path, 3):
         id_label = _integers(where, [node, label])

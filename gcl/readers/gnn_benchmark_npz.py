@@ -53,7 +53,7 @@ def open_source(config: GnnBenchmarkNpzConfig) -> GraphSource:
     num_nodes = int(parts["attr_shape"][0]) if len(parts["attr_shape"]) == 2 else -1
     if parts["adj_shape"].tolist() != [num_nodes, num_nodes]:
         raise SourceUnreadable(
-            f"{path.name}: adjacency of shape {parts['adj_shape']} and features of shape {parts['attr_shape']}"
+            f"{path.name}: adjacency of shape {parts['adj_shape']}, features of shape {parts['attr_shape']}"
         )
     x_NF = csr_from_parts(
         parts["attr_data"],

@@ -1,4 +1,4 @@
-"""The npz layout of the heterophilous graphs of Platonov et al. 2023, and their filtered Chameleon and Squirrel."""
+"""The npz layout of Platonov et al. 2023: heterophilous graphs, filtered Chameleon and Squirrel."""
 
 from pathlib import Path
 from typing import Literal
@@ -69,7 +69,7 @@ def open_source(config: HeterophilousNpzConfig) -> GraphSource:
 
 READER = Reader(
     config=HeterophilousNpzConfig,
-    description="Heterophilous graphs npz (Roman-empire, Amazon-ratings, filtered Chameleon and Squirrel, ...)",
+    description="Heterophilous graphs npz (Roman-empire, Amazon-ratings, filtered Chameleon, ...)",
     requires="path: the npz file",
     source_files=source_files,
     open=open_source,

@@ -98,7 +98,8 @@ def _features(path: Path, num_nodes: int) -> sp.csr_matrix:
         raise SourceUnreadable(f"{path.name}: not JSON: {str(error)[:200]}") from error
     if not isinstance(lists, dict):
         raise SourceUnreadable(f"{path.name}: expected an object from node to list of features")
-    rows, columns = [], []
+    rows: list[int] = []
+    columns: list[int] = []
     for node, values in lists.items():
         is_node = node.isascii() and node.isdecimal() and len(node) < 12 and int(node) < num_nodes
         if not is_node:

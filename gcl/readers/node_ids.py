@@ -5,12 +5,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gcl.errors import InvalidGraph, SourceUnreadable
+from gcl.readers.base import ArrowArray
 
 MISSING = -1
 _ID_TYPES = {"int64": pa.int64(), "string": pa.string()}
 
 
-def exact_ids(column: pa.Array, id_type: str, *, what: str) -> pa.Array:
+def exact_ids(column: ArrowArray, id_type: str, *, what: str) -> ArrowArray:
     """The ids as int64 or string; a float, or an integer that int64 cannot hold, is refused.
 
     Args:
@@ -34,7 +35,7 @@ def exact_ids(column: pa.Array, id_type: str, *, what: str) -> pa.Array:
 class NodeIds:
     """The ids of a node table, in node order, and the way back from an id to its position."""
 
-    def __init__(self, ids: pa.Array) -> None:
+    def __init__(self, ids: ArrowArray) -> None:
         self.ids = ids
         self._is_integer = pa.types.is_integer(ids.type)
         values = ids.to_numpy() if self._is_integer and ids.null_count == 0 else None
@@ -44,12 +45,12 @@ class NodeIds:
             self._order = np.argsort(values, kind="stable")
             self._sorted = values[self._order]
 
-    def positions(self, column: pa.Array) -> np.ndarray:
+    def positions(self, column: ArrowArray) -> np.ndarray:
         """int64 positions of ids; -1 for an id that no node has, and for null."""
         if self._is_integer and column.null_count == 0 and (self.is_range or self._sorted is not None):
             return self._integer_positions(column.to_numpy())
-        found = pc.index_in(column, value_set=self.ids, skip_nulls=True)
-        positions: np.ndarray = pc.fill_null(found, MISSING).to_numpy(zero_copy_only=False).astype(np.int64)
+        found: ArrowArray = pc.index_in(column, value_set=self.ids, skip_nulls=True)
+        positions: np.ndarray = found.fill_null(MISSING).to_numpy(zero_copy_only=False).astype(np.int64)
         return positions
 
     def _integer_positions(self, values: np.ndarray) -> np.ndarray:
@@ -67,7 +68,7 @@ class UnknownEndpoints:
         self.num_rows = 0
         self.sample: list[str] = []
 
-    def add(self, ids: pa.Array, positions: np.ndarray, *, first_row: int, what: str) -> None:
+    def add(self, ids: ArrowArray, positions: np.ndarray, *, first_row: int, what: str) -> None:
         """Note the rows of a batch whose position is missing."""
         rows = np.flatnonzero(positions == MISSING)
         self.num_rows += len(rows)

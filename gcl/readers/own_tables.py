@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from gcl.edges import EdgeChunk
 from gcl.errors import InvalidGraph, SourceUnreadable
 from gcl.graph import Split
-from gcl.readers.base import FileDatasetConfig, GraphSource, check_weights, existing_file
+from gcl.readers.base import ArrowArray, FileDatasetConfig, GraphSource, check_weights, existing_file
 from gcl.readers.manifest import MANIFEST, GraphManifest, NodeTable, read_manifest
 from gcl.readers.node_ids import NodeIds, UnknownEndpoints, exact_ids
 
@@ -117,9 +117,9 @@ def _edges(
         collected.raise_if_any()
 
 
-def _texts(path: Path, column: str, tables: TableFormat) -> Iterator[pa.Array]:
+def _texts(path: Path, column: str, tables: TableFormat) -> Iterator[ArrowArray]:
     for batch in tables.texts(path, [column]):
-        values = batch.column(0)
+        values: ArrowArray = batch.column(0)
         values = values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
         if pa.types.is_integer(values.type) or pa.types.is_large_string(values.type):
             values = values.cast(pa.string())
@@ -127,7 +127,7 @@ def _texts(path: Path, column: str, tables: TableFormat) -> Iterator[pa.Array]:
             raise SourceUnreadable(
                 f"{path.name}: column {column!r} holds {values.type}, expected text or integers"
             )
-        yield pc.if_else(pc.equal(values, ""), pa.scalar(None, pa.string()), values)
+        yield pc.if_else(pc.equal(values, pa.scalar("")), pa.scalar(None, pa.string()), values)
 
 
 def _labels(
@@ -139,7 +139,7 @@ def _labels(
     column = nodes.label
     names: set[str] = set()
     for values in _texts(path, column, tables):
-        names.update(pc.unique(values).drop_null().to_pylist())
+        names.update(name for name in pc.unique(values).to_pylist() if name is not None)
         if len(names) > _MAX_CLASSES:
             raise SourceUnreadable(f"{path.name}: column {column!r} has more than {_MAX_CLASSES} classes")
     class_names = tuple(sorted(names, key=_class_order(names)))
@@ -147,8 +147,8 @@ def _labels(
 
     def chunks() -> Iterator[np.ndarray]:
         for values in _texts(path, column, tables):
-            found = pc.index_in(values, value_set=value_set, skip_nulls=True)
-            yield pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int32)
+            found: ArrowArray = pc.index_in(values, value_set=value_set, skip_nulls=True)
+            yield found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
 
     return class_names, chunks
 
@@ -175,13 +175,14 @@ def _splits(path: Path, nodes: NodeTable, tables: TableFormat) -> tuple[Split, .
                 f"is none of {', '.join(_ROLES)}"
             )
         for role in _ROLES:
-            chosen = pc.fill_null(pc.equal(values, role), False).to_numpy(zero_copy_only=False)
+            is_role: ArrowArray = pc.equal(values, pa.scalar(role))
+            chosen = is_role.fill_null(False).to_numpy(zero_copy_only=False)
             found[role].append(first + np.flatnonzero(chosen))
         first += len(values)
     return (Split(SPLIT_NAME, *(np.concatenate(found[role]) for role in _ROLES)),)
 
 
-def float_column(column: pa.Array, *, what: str) -> np.ndarray:
+def float_column(column: ArrowArray, *, what: str) -> np.ndarray:
     """A column of numbers as float32; null becomes NaN, which the contracts report with its place."""
     if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
         raise SourceUnreadable(f"{what}: holds {column.type}, expected numbers")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import scipy.sparse as sp
 
 from gcl.errors import InvalidGraph, SourceUnreadable
-from gcl.readers.base import FileDatasetConfig, GraphSource, Reader, dataset_name
+from gcl.readers.base import ArrowArray, FileDatasetConfig, GraphSource, Reader, dataset_name
 from gcl.readers.manifest import NodeTable
 from gcl.readers.own_tables import TableFormat, expand_columns, float_column, open_tables, source_files
 from gcl.readers.sparse_parts import csr_from_parts
@@ -35,7 +35,7 @@ def open_source(config: ParquetConfig) -> GraphSource:
 def _batches(
     path: Path, columns: Sequence[str], *, batch_rows: int = _BATCH_ROWS
 ) -> Iterator[pa.RecordBatch]:
-    """Columns batch by batch, page checksums verified where the file has them, every batch fully validated."""
+    """Columns batch by batch, fully validated; page checksums verified where present."""
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             for column in columns:
@@ -76,20 +76,24 @@ def _feature_blocks(
 
 
 def _is_list(type_: pa.DataType) -> bool:
-    return pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)
+    return any(
+        is_kind(type_) for is_kind in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    )
+
+
+def _rows_of(width: int) -> int:
+    return min(_BATCH_ROWS, max(1, _BATCH_VALUES // max(1, width)))
 
 
 def _dense_blocks(path: Path, columns: list[str]) -> Iterator[np.ndarray]:
-    batch_rows = min(_BATCH_ROWS, max(1, _BATCH_VALUES // max(1, len(columns))))
-    for batch in _batches(path, columns, batch_rows=batch_rows):
+    for batch in _batches(path, columns, batch_rows=_rows_of(len(columns))):
         yield np.column_stack(
             [float_column(c, what=f"{path.name}: {n}") for n, c in zip(columns, batch.columns, strict=True)]
         )
 
 
-def _lists(path: Path, column: str, array: pa.Array) -> tuple[np.ndarray, pa.Array]:
+def _lists(path: Path, column: str, array: ArrowArray) -> tuple[np.ndarray, ArrowArray]:
     """int64 row pointers and the flat values of a column of lists; a null list counts as empty."""
-    array: Any = array  # the stubs know no common type of the three kinds of lists
     if not _is_list(array.type):
         raise SourceUnreadable(f"{path.name}: column {column!r} holds {array.type}, expected lists")
     if pa.types.is_fixed_size_list(array.type):

@@ -62,7 +62,7 @@ def open_source(config: PlanetoidConfig) -> GraphSource:
     order = np.full(num_nodes, len(ally) + len(ty), np.int64)
     order[: len(ally)] = np.arange(len(ally))
     order[test] = len(ally) + np.arange(len(ty))
-    empty_row = sp.csr_matrix((1, allx.shape[1]), dtype=np.float32)
+    empty_row = sp.csr_matrix(np.zeros((1, allx.shape[1]), np.float32))
     x_NF = sp.csr_matrix(sp.vstack([allx, tx, empty_row], format="csr")[order])
     y_N = np.concatenate([_class_ids(ally), _class_ids(ty), [-1]])[order]
     num_train = len(y)

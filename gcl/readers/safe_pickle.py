@@ -1,4 +1,4 @@
-"""The pickles of the Planetoid files, read as data: an interpreter that can build nothing but six known things.
+"""The pickles of the Planetoid files, read as data by an interpreter that can build six known things only.
 
 Pickle's machine is a small stack language whose danger is that GLOBAL imports and REDUCE calls anything.
 Here both only ever make inert records of six names, which are turned into arrays afterwards, by our own
@@ -17,6 +17,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from gcl.errors import SourceUnreadable, UnsafeSource
+from gcl.readers.sparse_parts import csr_from_parts
 
 MAX_FILE_BYTES = 1 << 30
 MAX_INSTRUCTIONS = 20_000_000
@@ -34,6 +35,7 @@ _KNOWN = {
     "builtins list": "list",
 }
 _CALLABLE = {"_reconstruct", "dtype", "defaultdict"}
+_NUMBER_TYPES = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"}
 _MARK = object()
 
 
@@ -206,7 +208,7 @@ def _value(item: Any, what: str) -> np.ndarray | sp.csr_matrix | dict[int, list[
 
 
 def _array(item: Any, what: str) -> np.ndarray:
-    """The array of a record `_reconstruct(ndarray, ...)` with state (version, shape, dtype, is_fortran, data)."""
+    """An array from `_reconstruct(ndarray, ...)` with state (version, shape, dtype, is_fortran, bytes)."""
     if not isinstance(item, _Record) or not isinstance(item.state, tuple) or len(item.state) != 5:
         raise SourceUnreadable(f"{what}: an array is not complete")
     _, shape, dtype_record, is_fortran, data = item.state
@@ -232,20 +234,14 @@ def _dtype(item: Any, what: str) -> np.dtype:
     if not isinstance(item, _Record) or item.name != "dtype" or not item.arguments:
         raise SourceUnreadable(f"{what}: an array has no type")
     code = item.arguments[0]
-    if not isinstance(code, str) or code not in {
-        f"{kind}{size}"
-        for kind, sizes in (("i", "1248"), ("u", "1248"), ("f", "248"), ("b", "1"))
-        for size in sizes
-    }:
+    if not isinstance(code, str) or code not in _NUMBER_TYPES:
         raise UnsafeSource(f"{what}: an array of type {str(code)[:20]!r} is not allowed")
     order = item.state[1] if isinstance(item.state, tuple) and len(item.state) > 1 else "="
-    return np.dtype(code).newbyteorder(order if order in ("<", ">") else "=")
+    return np.dtype(f">{code}" if order == ">" else f"<{code}")
 
 
 def _csr_matrix(item: _Record, what: str) -> sp.csr_matrix:
-    from gcl.readers.sparse_parts import csr_from_parts
-
-    state = item.state if isinstance(item.state, dict) else {}
+    state: dict[Any, Any] = item.state if isinstance(item.state, dict) else {}
     shape = state.get("_shape")
     if not isinstance(shape, tuple) or len(shape) != 2 or not all(type(size) is int for size in shape):
         raise SourceUnreadable(f"{what}: a sparse matrix has no shape")

@@ -33,7 +33,7 @@ def csr_from_parts(
     wrong = np.flatnonzero((indices < 0) | (indices >= num_columns))
     if len(wrong):
         raise SourceUnreadable(
-            f"{what}: column index {indices[wrong[0]]} at position {wrong[0]} lies outside {num_columns} columns"
+            f"{what}: column index {indices[wrong[0]]} at position {wrong[0]}, but {num_columns} columns"
         )
     with np.errstate(over="ignore"):
         values = data.astype(np.float32)

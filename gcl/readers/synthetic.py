@@ -51,7 +51,7 @@ class SyntheticConfig(DatasetConfig):
         None,
         gt=2,
         le=10,
-        description="exponent in (2, 10] of the power law of degrees; none: all nodes alike (Poisson degrees)",
+        description="exponent in (2, 10] of the degrees' power law; none: all nodes alike (Poisson)",
     )
 
     @model_validator(mode="after")
@@ -129,15 +129,17 @@ class SyntheticGraph:
         )
         rank = np.where(rank >= low, rank + (high - low), rank)  # step over the edge's own class
         other = np.searchsorted(self.bounds, np.maximum(rank, 0), side="right") - 1
-        return np.where(draw < homophily, class_E, other)
+        chosen: np.ndarray = np.where(draw < homophily, class_E, other)
+        return chosen
 
     def _rank_within(self, class_E: np.ndarray, draw: np.ndarray) -> np.ndarray:
         """A rank of the class: uniform, or by a power law in which low ranks are the hubs."""
         low, size = self.bounds[class_E], self.bounds[class_E + 1] - self.bounds[class_E]
         if self.config.degree_exponent is not None:
-            # Weights i^(-1/(g-1)) give degrees of exponent g (Chung and Lu 2002); this inverts their integral.
+            # Weights i^(-1/(g-1)) give degrees of exponent g (Chung and Lu 2002); this is their inverse.
             draw = draw ** ((self.config.degree_exponent - 1) / (self.config.degree_exponent - 2))
-        return low + np.minimum((draw * size).astype(np.int64), size - 1)
+        rank: np.ndarray = low + np.minimum((draw * size).astype(np.int64), size - 1)
+        return rank
 
     def _next_rank(self, rank: np.ndarray, class_E: np.ndarray) -> np.ndarray:
         """The rank after, within the class; beyond it where the class has one node only."""
@@ -147,7 +149,7 @@ class SyntheticGraph:
 
 
 def _class_bounds(num_nodes: int, num_classes: int, imbalance: float) -> np.ndarray:
-    """K + 1 int64 bounds of rank; sizes fall geometrically from the first class to the last, none is empty."""
+    """K + 1 int64 bounds of rank; sizes fall geometrically, and no class is empty."""
     share = imbalance ** -(np.arange(num_classes) / max(1, num_classes - 1))
     spare = num_nodes - num_classes
     bounds = np.concatenate([[0.0], np.cumsum(share / share.sum())]) * spare

@@ -3,7 +3,7 @@
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 
@@ -216,4 +216,4 @@ def _stage(name: str) -> StageName:
 
     if name not in STAGE_NAMES:
         raise ConfigurationError(f"there is no stage {name!r}; the stages are: {', '.join(STAGE_NAMES)}")
-    return cast(StageName, name)
+    return name

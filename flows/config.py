@@ -12,7 +12,8 @@ from gcl.clustering.config import ClusterConfig
 from gcl.config import Config, operational
 from gcl.evaluation.config import EvaluateConfig
 from gcl.methods.configs import DmatIConfig, MethodConfig
-from gcl.readers import AnyDataset, DigitsKnnConfig
+from gcl.readers import AnyDataset
+from gcl.readers.digits_knn import DigitsKnnConfig
 from gcl.smoothing import SmoothingConfig
 from gcl.trainer_config import TrainConfig
 from gcl.uncertainty.config import UncertaintyConfig

@@ -45,7 +45,7 @@ def fetch_dataset(name: str, folder: Path) -> Path:
 
     Raises:
         ConfigurationError: there is no such data set.
-        SourceUnreadable: no network, a file that is gone, or one with another hash; nothing wrong is left behind.
+        SourceUnreadable: no network, a file that is gone, or one with another hash; it is not kept.
     """
     if name not in PUBLIC:
         raise ConfigurationError(f"there is no public data set {name!r}; there are: {', '.join(PUBLIC)}")

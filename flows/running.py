@@ -83,7 +83,7 @@ def run_pipeline(
 
 
 def merge_records(records: Sequence[RunRecord]) -> RunRecord:
-    """One record for runs that differ in their seed alone: metrics averaged, stages listed one after another."""
+    """One record for runs that differ in their seed alone: metrics averaged, stages in a row."""
     from flows.record import over_seeds
 
     return records[0].model_copy(

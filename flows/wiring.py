@@ -1,4 +1,4 @@
-"""How the stages are wired: each one handed the configuration and the artifacts it opens. No logic lives here."""
+"""How the stages are wired: each is handed its configuration and the artifacts it opens."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -81,25 +81,24 @@ def request_train(state: PipelineState) -> StageRequest:
 
 def request_uncertainty(state: PipelineState) -> StageRequest:
     """Embeddings, smoothed, graph, model -> uncertainty."""
+    needs_number = state.config.uncertainty.method != "affinity"
     return UNCERTAINTY.request(
         state.config.uncertainty,
         store=state.store,
         inputs=state.opened("embeddings", "smoothed", "graph", "model"),
-        facts={"seed": state.config.seed},
+        facts={"seed": state.config.seed} | (_known_number(state) if needs_number else {}),
         refresh=state.refreshes(UNCERTAINTY),
     )
 
 
 def request_cluster(state: PipelineState) -> StageRequest:
     """Embeddings, graph -> clusters. Of the labels, only the number of classes, and only if asked for."""
-    facts: dict[str, int | None] = {"seed": state.config.seed}
-    if state.config.cluster.num_clusters == "classes":
-        facts["num_classes"] = read_metadata(state.store.open(state.artifacts["labels"]))["num_classes"]
+    asked = state.config.cluster.num_clusters == "classes"
     return CLUSTER.request(
         state.config.cluster,
         store=state.store,
         inputs=state.opened("embeddings", "graph"),
-        facts=facts,
+        facts={"seed": state.config.seed} | ({"num_classes": _num_classes(state)} if asked else {}),
         refresh=state.refreshes(CLUSTER),
     )
 
@@ -127,6 +126,19 @@ def request_report(state: PipelineState) -> StageRequest:
         inputs=state.opened(*sorted(state.artifacts)),
         refresh=state.refreshes(REPORT),
     )
+
+
+def _num_classes(state: PipelineState) -> int | None:
+    found: int | None = read_metadata(state.store.open(state.artifacts["labels"]))["num_classes"]
+    return found
+
+
+def _known_number(state: PipelineState) -> dict[str, int | None]:
+    """The number of clusters, where the configuration settles it before clustering."""
+    number = state.config.cluster.num_clusters
+    if number == "classes":
+        return {"num_clusters": _num_classes(state)}
+    return {"num_clusters": number} if isinstance(number, int) else {}
 
 
 STAGES: dict[StageName, tuple[Stage, Callable[[PipelineState], StageRequest]]] = {

@@ -44,13 +44,20 @@ def import_closure(modules: Iterable[str]) -> dict[str, Path]:
     return reached
 
 
-@cache
 def _source(name: str) -> Path | None:
-    try:
-        spec = importlib.util.find_spec(name)
-    except ModuleNotFoundError:
-        return None
-    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
+    """The file of a module, found without importing anything but the package it lies in."""
+    top, *inner = name.split(".")
+    path = _package_folder(top).joinpath(*inner)
+    candidates = (path / "__init__.py", path.with_suffix(".py"))
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
+
+
+@cache
+def _package_folder(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(package)
+    return Path(spec.origin).parent
 
 
 def _imports(path: Path, module: str) -> list[str]:

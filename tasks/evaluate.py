@@ -1,4 +1,4 @@
-"""Evaluate: the one stage where labels are opened; metrics with their controls, and calibrated predictions."""
+"""Evaluate: the stage where labels are opened; metrics with their controls, calibrated predictions."""
 
 import json
 from dataclasses import asdict

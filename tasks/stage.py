@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, SerializeAsAny
 
-from data_contracts.validate import ContractResult, ContractViolation, check_table, require_contract
+from data_contracts.errors import ContractViolation
+from data_contracts.validate import ContractResult, check_table, require_contract
 from tasks.artifact import (
     VOLATILE,
     Artifact,
@@ -22,6 +23,7 @@ from tasks.artifact import (
     FileEntry,
     Manifest,
     artifact_digest,
+    canonical_json,
     files_below,
     hash_file,
 )
@@ -57,6 +59,7 @@ class StageReport(BaseModel):
         reason: why, in one line.
         seconds: wall time of this run's part of it.
         peak_rss_bytes: peak anonymous memory of the process tree while it ran.
+        opened: kinds of the artifacts it was made from.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,6 +72,7 @@ class StageReport(BaseModel):
     peak_rss_bytes: int
     artifacts: dict[str, Artifact]
     contracts: ContractSummary
+    opened: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -189,6 +193,7 @@ class Stage:
             peak_rss_bytes=memory.num_bytes,
             artifacts=manifest.artifacts,
             contracts=manifest.contracts,
+            opened=tuple(request.inputs),
         )
 
     def _reason(self, request: StageRequest, store: Store, *, known: Manifest | None) -> str:
@@ -226,7 +231,8 @@ def _check_outputs(work: Work, required: Iterable[str]) -> list[ContractResult]:
         for table, path in written.items():
             results.append(check_table(path, table, context=work.expectations.get(table, {})))
     except ContractViolation as violation:
-        results.append(violation.result)
+        if violation.result is not None:
+            results.append(violation.result)
         raise
     finally:
         write_data_docs(work.volatile("data_docs"), results)
@@ -234,8 +240,6 @@ def _check_outputs(work: Work, required: Iterable[str]) -> list[ContractResult]:
 
 
 def _write_timing(work: Work, *, seconds: float, peak_bytes: int) -> None:
-    from tasks.artifact import canonical_json
-
     work.volatile("timing.json").write_bytes(
         canonical_json({"seconds": seconds, "peak_rss_bytes": peak_bytes})
     )

@@ -20,7 +20,6 @@ from tasks.convert import read_node_ids, write_columns, write_matrix
 from tasks.stage import Stage
 from tasks.work import Work
 
-
 # An encoder that maps every node onto one line has learned nothing; two classes still span more than that.
 _MIN_EFFECTIVE_RANK = 1.05
 

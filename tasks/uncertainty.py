@@ -19,6 +19,7 @@ def uncertainty(work: Work, config: UncertaintyConfig) -> None:
         z_ND=z_ND,
         graph=read_graph(work.input("graph"), with_features=False),
         embed_view=_embed_view(work),
+        num_clusters=work.facts.get("num_clusters"),
     )
     score_N = score_uncertainty(inputs, config, seed=work.seed)
     node_ids = read_node_ids(work.input("graph"))

@@ -60,7 +60,11 @@ _SAMPLES = {
     "graph.nodes": Sample("graph.nodes", dict(DENSE), TEXT, {"num_nodes": 6}),
     "graph.nodes:collection": Sample(
         "graph.nodes",
-        {"graph": [0, 0, 0, 1, 1, 1], "node": list(range(6)), "node_id": [2**63 - 1, 2**53 + 1, 2**53, -1, 7, 5]},
+        {
+            "graph": [0, 0, 0, 1, 1, 1],
+            "node": list(range(6)),
+            "node_id": [2**63 - 1, 2**53 + 1, 2**53, -1, 7, 5],
+        },
         {"extra_columns": ("graph",)},
         {"num_nodes": 6, "num_graphs": 2},
     ),
@@ -172,7 +176,11 @@ _SAMPLES = {
     ),
     "predictions.curves": Sample(
         "predictions.curves",
-        {"curve": ["risk-coverage"] * 3 + ["reliability"] * 2, "x": [0.1, 0.5, 1.0, 0.0, 0.5], "y": [0.0] * 5},
+        {
+            "curve": ["risk-coverage"] * 3 + ["reliability"] * 2,
+            "x": [0.1, 0.5, 1.0, 0.0, 0.5],
+            "y": [0.0] * 5,
+        },
     ),
 }
 for _name in ("embeddings.embeddings", "controls.embeddings"):

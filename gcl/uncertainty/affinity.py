@@ -3,7 +3,7 @@
 After AUGCL (arXiv 2301.13340): the similarities of one anchor to many candidates are parted in two, the
 group that holds the anchor's positive and the other, and a candidate between the two is a hard one. AUGCL
 trains an estimator of that hardness to weight negatives; here the two groups are taken as Gaussians, whose
-posterior gives the ideal estimator in closed form, and a node's uncertainty is the mean over its candidates.
+posterior gives the ideal estimator in closed form, and a node's uncertainty is its mean over pairs.
 """
 
 from typing import Literal
@@ -25,10 +25,14 @@ def affinity_uncertainty(
     max_neighbours: int,
     estimator: Estimator,
     reward: float,
+    neighbour_weight: float,
     seed: int,
     rows_at_once: int = 1024,
 ) -> np.ndarray:
     """Mean pair uncertainty of every node against one shared sample of candidates and its own neighbours.
+
+    Doubt about candidates anywhere says that the node has no clear kind; doubt about its own neighbours
+    that it stands between kinds in the graph. The two means are mixed.
 
     Time O(N M D) and memory O(block x M) for M candidates; the blocks do not change the result.
 
@@ -39,6 +43,7 @@ def affinity_uncertainty(
         max_neighbours: at most so many neighbours, spread evenly over a longer list.
         estimator: see `pair_uncertainty`.
         reward: for the gambler.
+        neighbour_weight: share of the mean over neighbours in the result; nodes without any use candidates.
         seed: of the candidate sample.
         rows_at_once: nodes a block.
 
@@ -59,13 +64,20 @@ def affinity_uncertainty(
         probability_BM = near_probability(similarity_BM, near_BM)
         pair_BM = pair_uncertainty(probability_BM, estimator=estimator, reward=reward)
         # The first column is the node against itself: the positive orients the groups, and is no question.
-        valid_BM = np.isfinite(similarity_BM)
-        valid_BM[:, 0] = False
-        num_valid_B = valid_BM.sum(1)
-        total_B = np.where(valid_BM, pair_BM, 0).sum(1)
-        scored_B = has_direction_N[nodes] & (num_valid_B > 0)
-        score_N[nodes[scored_B]] = (total_B / np.maximum(num_valid_B, 1))[scored_B]
+        first_neighbour = 1 + len(candidates)
+        among_candidates_B = _mean_of_finite(pair_BM[:, 1:first_neighbour])
+        among_neighbours_B = _mean_of_finite(pair_BM[:, first_neighbour:])
+        weight_B = np.where(np.isfinite(among_neighbours_B), neighbour_weight, 0.0)
+        mixed_B = (1 - weight_B) * among_candidates_B + weight_B * np.nan_to_num(among_neighbours_B)
+        score_N[nodes] = np.where(has_direction_N[nodes], mixed_B, np.nan)
     return score_N
+
+
+def _mean_of_finite(value_BM: np.ndarray) -> np.ndarray:
+    """Mean of each row's finite entries; NaN for a row without."""
+    valid_BM = np.isfinite(value_BM)
+    total_B = np.where(valid_BM, value_BM, 0).sum(1)
+    return np.where(valid_BM.any(1), total_B / np.maximum(valid_BM.sum(1), 1), np.nan)
 
 
 def _neighbour_table(graph: Graph | None, max_neighbours: int, num_nodes: int) -> np.ndarray:

@@ -21,6 +21,9 @@ class UncertaintyConfig(Config):
     max_neighbours: int = Field(
         32, ge=0, le=10_000, description="affinity: neighbours in the graph compared besides, at most; count"
     )
+    neighbour_weight: float = Field(
+        0.5, ge=0, le=1, description="affinity: share of the neighbours' mean, the rest candidates'; [0, 1]"
+    )
     estimator: Literal["softmax", "entropy", "gambler"] = Field(
         "gambler",
         description="affinity: softmax response, entropy in nats, or ideal Deep Gamblers abstention",

@@ -74,6 +74,7 @@ def _affinity(
         max_neighbours=config.max_neighbours,
         estimator=config.estimator,
         reward=config.reward,
+        neighbour_weight=config.neighbour_weight,
         seed=seed,
         rows_at_once=config.rows_at_once,
     )

@@ -106,12 +106,14 @@ def save_checkpoint(folder: Path, state: TrainingState, identity: Mapping[str, s
     _write_atomically(folder / f"{stem}.safetensors", tensor_bytes)
     committed = folder / f"{stem}.json"
     _write_atomically(committed, _sealed(record))
-    _prune(folder)
+    _prune(folder, stem)
     return committed
 
 
 def load_checkpoint(folder: Path, identity: Mapping[str, str]) -> TrainingState | None:
     """The newest checkpoint that verifies, or None when there is none.
+
+    What a killed writer left behind goes, and so do later checkpoints that did not verify.
 
     Args:
         folder: the run's checkpoint folder, which may be missing.
@@ -123,10 +125,11 @@ def load_checkpoint(folder: Path, identity: Mapping[str, str]) -> TrainingState 
     for path in sorted(folder.glob("epoch-*.json"), reverse=True):
         try:
             record, tensors = _read_verified(path)
-        except (OSError, ValueError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             logger.warning("checkpoint %s is damaged and passed over: %s", path.name, error)
             continue
         _check_identity(path, record["identity"], identity)
+        _prune(folder, path.stem)
         history = [
             {term: float.fromhex(value) for term, value in terms.items()} for terms in record["history"]
         ]
@@ -179,9 +182,9 @@ def _read_verified(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _sealed(record: Mapping[str, Any]) -> bytes:
-    text = json.dumps(record, sort_keys=True)
+    text = json.dumps(record)  # in the order given: the terms of the history are ordered
     seal = hashlib.sha256(text.encode()).hexdigest()
-    return (json.dumps({"record": record, "sha256": seal}, sort_keys=True, indent=1) + "\n").encode()
+    return (json.dumps({"record": record, "sha256": seal}, indent=1) + "\n").encode()
 
 
 def _check_identity(path: Path, found: Mapping[str, str], expected: Mapping[str, str]) -> None:
@@ -217,14 +220,16 @@ def _write_atomically(path: Path, content: bytes) -> None:
         os.close(descriptor)
 
 
-def _prune(folder: Path) -> None:
-    """Keep the last two checkpoints; also remove what a killed writer left behind."""
-    committed = sorted(folder.glob("epoch-*.json"))
-    for old in committed[:-NUM_KEPT]:
-        old.unlink(missing_ok=True)
-    kept = {path.stem for path in committed[-NUM_KEPT:]}
-    for tensors in folder.glob("epoch-*.safetensors"):
-        if tensors.stem not in kept:
-            tensors.unlink(missing_ok=True)
+def _prune(folder: Path, newest: str) -> None:
+    """Keep the last two checkpoints up to `newest`, and nothing that a killed writer left behind.
+
+    A later one than `newest` was passed over as damaged, or the run would have gone on from it.
+    """
+    stems = sorted(path.stem for path in folder.glob("epoch-*.json"))
+    kept = [stem for stem in stems if stem <= newest][-NUM_KEPT:]
+    for suffix in ("json", "safetensors"):  # the record first: it must never lack its tensors
+        for path in folder.glob(f"epoch-*.{suffix}"):
+            if path.stem not in kept:
+                path.unlink(missing_ok=True)
     for partial in folder.glob(".epoch-*.partial"):
         partial.unlink(missing_ok=True)

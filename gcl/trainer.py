@@ -97,6 +97,7 @@ def train(
     )
     keeper = _Keeper(checkpoint_dir, _identity(method, data, config, seed, device, identity or {}))
     stop = _stop_reason(should_stop, config.deadline_seconds)
+    can_stop = should_stop is not None or config.deadline_seconds is not None
     history: list[dict[str, float]] = []
     if (state := keeper.load()) is not None:
         restore_state(state, method, optimizer)
@@ -106,7 +107,7 @@ def train(
     with _deterministic(device):
         for epoch in range(len(history), config.epochs):
             started = time.monotonic()
-            state = keeper.capture(method, optimizer, history)
+            finished = keeper.capture(method, optimizer, history) if can_stop else None
             learning_rate = learning_rate_at(epoch, config)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
@@ -116,7 +117,7 @@ def train(
             batches = method.epoch_batches(data, epoch=epoch, seed=seed, batch_size=config.batch_size)
             for step, rows_B in enumerate(batches):
                 if reason := stop():
-                    keeper.save(state)
+                    keeper.save(finished)
                     raise TrainingInterrupted(f"{reason}; {epoch} of {config.epochs} epochs are finished")
                 optimizer.zero_grad(set_to_none=True)
                 terms = method.training_loss(

@@ -1,0 +1,74 @@
+"""Losses of every method on a 12-node graph, against recorded ones: a refactoring must not move them.
+
+After a change that is meant to move them: ``python tests/golden/test_golden_losses.py --update``.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gcl.methods import METHODS, build_method, method_class
+from gcl.methods.base import TrainingData
+from gcl.methods.configs import DmatIConfig, DmtConfig
+from gcl.trainer import train
+from gcl.trainer_config import TrainConfig
+
+GOLDEN = Path(__file__).with_name("losses.json")
+MLP = {"encoder": "mlp", "hidden_size": 6, "embedding_size": 4, "dropout_rate": 0.25, "projector": "mlp"}
+SETTINGS = {
+    "dmat_i": DmatIConfig(embedding_size=4),
+    "dmat_i-mlp-C": DmatIConfig(**MLP, num_views=3, form="C", debias_prior=0.2),
+    "dmat_i-A-all-views": DmatIConfig(
+        embedding_size=4, form="A", augmentations=("feature_mask", "entry_dropout", "gaussian_jitter")
+    ),
+    "dmt": DmtConfig(embedding_size=4),
+    "dmt-negatives": DmtConfig(embedding_size=4, unlabelled="negatives", negative_mass="num_classes"),
+    "dmt-instance": DmtConfig(**MLP, unlabelled="instance", num_views=2),
+}
+
+
+def twelve_nodes():
+    """Two rings of six nodes, one bridge: features after one step of averaging, written out by rule."""
+    ring = [[(i + 1) % 6 + 6 * block, (i - 1) % 6 + 6 * block] for block in (0, 1) for i in range(6)]
+    ring[0].append(6)
+    ring[6].append(0)
+    x_NF = np.array([[np.sin(1 + i * (f + 1)) + (f == i // 6) for f in range(5)] for i in range(12)])
+    smooth_NF = np.array([(x_NF[i] + x_NF[ring[i]].sum(axis=0)) / (1 + len(ring[i])) for i in range(12)])
+    y_N = np.array([0, 0, 0, -1, -1, -1, 1, 1, 1, -1, -1, -1], np.int32)
+    return smooth_NF.astype(np.float32), y_N
+
+
+def losses(config):
+    x_NF, y_N = twelve_nodes()
+    data = TrainingData(12, x_NF, y_N=y_N if method_class(config.name).uses_labels else None)
+    method = build_method(config, num_features=5, num_classes=2, seed=0)
+    settings = TrainConfig(epochs=5, batch_size=12, learning_rate=0.05)
+    history = train(method, data, settings, seed=0).history
+    return [{name: value for name, value in terms.items() if "loss" in name} for terms in history]
+
+
+def test_every_method_has_a_golden_row():
+    assert {config.name for config in SETTINGS.values()} == set(METHODS)
+    assert set(json.loads(GOLDEN.read_text())) == set(SETTINGS)
+
+
+@pytest.mark.parametrize("case", SETTINGS)
+def test_losses_are_the_recorded_ones(case):
+    expected = json.loads(GOLDEN.read_text())[case]
+    found = losses(SETTINGS[case])
+    assert len(found) == len(expected)
+    for epoch, (terms, golden) in enumerate(zip(found, expected, strict=True)):
+        assert terms == pytest.approx(golden, rel=1e-4), f"epoch {epoch + 1}"
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] != ["--update"]:
+        sys.exit("usage: test_golden_losses.py --update")
+    torch.set_num_threads(1)
+    table = {case: losses(config) for case, config in SETTINGS.items()}
+    GOLDEN.write_text(json.dumps(table, indent=1) + "\n")
+    print(f"wrote {GOLDEN}")

@@ -22,7 +22,7 @@ _ONE_AT_A_TIME = threading.Lock()
 
 @cache
 def _batch_definition() -> "BatchDefinition[Any]":
-    # Read when the library is imported; there is no later way to keep it from reporting its start.
+    # Releases that report their use read this once, when they are imported.
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig

@@ -38,6 +38,12 @@ def _mix(words: Words) -> Words:
     return words
 
 
+def _integer_words(array: Array) -> Words:
+    """Integers as the words they are; a null as 0, since another clause reports it."""
+    filled: Words = pc.cast(array, pa.int64()).fill_null(0).to_numpy(zero_copy_only=False).view(np.uint64)
+    return filled
+
+
 def _column_words(array: Array, which: int) -> Words:
     """One word a row; integers as they are, text hashed, a null unlike any value."""
     from pandas.util import hash_array
@@ -46,8 +52,7 @@ def _column_words(array: Array, which: int) -> Words:
         text = array.fill_null("").to_numpy(zero_copy_only=False).astype(object)
         words = hash_array(text, hash_key=_TEXT_KEYS[which], categorize=False)
     else:
-        filled = pc.cast(array, pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
-        words = filled.astype(np.int64).view(np.uint64).copy()
+        words = _integer_words(array)
     if array.null_count:
         words = words ^ (array.is_null().to_numpy(zero_copy_only=False) * np.uint64(_GOLDEN))
     return words.astype(np.uint64, copy=False)
@@ -134,8 +139,7 @@ def _edge_words(batch: pa.RecordBatch, which: int, *, with_weight: bool) -> tupl
     """A word for each (src, dst) and for each (dst, src)."""
     a = np.uint64(_SEEDS[which] | 1)
     b = np.uint64(_SEEDS[1 - which] * 4 + 1 & 0xFFFF_FFFF_FFFF_FFFF)
-    src = batch.column("src").to_numpy(zero_copy_only=False).astype(np.int64).view(np.uint64)
-    dst = batch.column("dst").to_numpy(zero_copy_only=False).astype(np.int64).view(np.uint64)
+    src, dst = _integer_words(batch.column("src")), _integer_words(batch.column("dst"))
     ahead, behind = src * a, dst * a
     ahead += dst * b
     behind += src * b

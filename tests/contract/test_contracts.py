@@ -246,10 +246,6 @@ def test_every_table_has_a_sound_sample(sample_names: list[str]) -> None:
     assert {name.partition(":")[0] for name in sample_names} == set(TABLES)
 
 
-def _rename(schema: pa.Schema, name: str) -> pa.Schema:
-    return schema.set(0, schema.field(0).with_name(name))
-
-
 def _with_metadata(schema: pa.Schema, key: str, value: str) -> pa.Schema:
     return schema.with_metadata({**schema.metadata, key.encode(): value.encode()})
 

@@ -1,5 +1,7 @@
 """Great Expectations' own failures are told apart from broken data, and it stays offline."""
 
+import os
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -56,8 +58,16 @@ def test_threads_do_not_see_each_others_profiles() -> None:
         assert list(pool.map(holds, [0, 1] * 10)) == [True, False] * 10
 
 
-def test_usage_statistics_are_off() -> None:
-    engine.evaluate("t", {"a": 1}, [bounded("a", 4)])
-    from great_expectations.analytics.config import ENV_CONFIG
+def test_nothing_asks_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
 
-    assert ENV_CONFIG.gx_analytics_enabled is False
+    def refuse(*address: Any) -> None:
+        asked.append(address)
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    engine._batch_definition.cache_clear()
+    engine.evaluate("t", {"a": 1}, [bounded("a", 4)])
+    assert asked == []
+    assert os.environ["GX_ANALYTICS_ENABLED"] == "false"

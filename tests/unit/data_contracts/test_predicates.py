@@ -1,7 +1,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_contracts import predicates as p
@@ -21,6 +21,7 @@ def mask_in_parts(predicate: Predicate, table: pa.Table, size: int) -> list[bool
 SMALL = st.integers(-2, 3)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(SMALL, SMALL), min_size=1), st.integers(1, 4))
 def test_not_increasing_equals_comparing_neighbours(pairs: list[tuple[int, int]], size: int) -> None:
     table = pa.table({"a": [pair[0] for pair in pairs], "b": [pair[1] for pair in pairs]})
@@ -28,6 +29,7 @@ def test_not_increasing_equals_comparing_neighbours(pairs: list[tuple[int, int]]
     assert mask_in_parts(p.not_increasing("a", "b"), table, size) == expected
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("ab"), SMALL), min_size=1), st.integers(1, 4))
 def test_decreasing_within_equals_comparing_neighbours(rows: list[tuple[str, int]], size: int) -> None:
     table = pa.table({"g": [row[0] for row in rows], "v": [row[1] for row in rows]})
@@ -38,6 +40,7 @@ def test_decreasing_within_equals_comparing_neighbours(rows: list[tuple[str, int
 LISTS = st.lists(st.one_of(st.none(), st.lists(SMALL, max_size=4)), min_size=1)
 
 
+@settings(deadline=None)
 @given(LISTS, st.integers(1, 4))
 def test_unordered_items_equals_comparing_items(lists: list[list[int] | None], size: int) -> None:
     table = pa.table({"l": pa.array(lists, pa.list_(pa.int32()))})
@@ -45,6 +48,7 @@ def test_unordered_items_equals_comparing_items(lists: list[list[int] | None], s
     assert mask_in_parts(p.unordered_items("l"), table, size) == expected
 
 
+@settings(deadline=None)
 @given(LISTS, st.integers(1, 4))
 def test_outside_equals_comparing_items(lists: list[list[int] | None], size: int) -> None:
     table = pa.table({"l": pa.array(lists, pa.list_(pa.int32()))})
@@ -52,6 +56,7 @@ def test_outside_equals_comparing_items(lists: list[list[int] | None], size: int
     assert mask_in_parts(p.outside("l", low=-1, high=2), table, size) == expected
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.none(), st.tuples(SMALL, SMALL)), min_size=1), st.integers(1, 4))
 def test_fixed_lists_with_nulls_keep_their_rows(rows: list[tuple[int, int] | None], size: int) -> None:
     table = pa.table({"x": pa.array(rows, pa.list_(pa.float32(), 2))})

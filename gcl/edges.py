@@ -214,9 +214,13 @@ def canonical_edges(
         is not added twice.
 
     Raises:
-        InvalidGraph: endpoints outside the graph, weights not finite and positive, rejected self-loops;
+        InvalidGraph: no nodes, endpoints outside the graph, weights not finite and positive, rejected self-loops;
             from the iteration: rejected repeats or directions, weights that depend on the direction.
     """
+    if num_nodes == 0:
+        raise InvalidGraph(
+            table="graph.nodes", column="node", rule="graph_not_empty", num_rows=0, sample=["no nodes"]
+        )
     if not 0 < num_nodes <= MAX_NODES:
         raise ValueError(f"num_nodes must lie in [1, {MAX_NODES}], not {num_nodes}")
     intake = _Intake(num_nodes, policy, scratch, bucket_rows)

@@ -192,11 +192,15 @@ def plot_cluster_sizes(cluster_N: np.ndarray) -> Plot:
     axes.set_xlabel("cluster", fontsize=10)
     axes.set_ylabel("nodes", fontsize=10)
     axes.grid(axis="x", visible=False)
-    return _plot(figure, "cluster_sizes", "Cluster sizes", "Nodes a cluster; ids run from large to small.")
+    return _plot(
+        figure, "cluster_sizes", "Cluster sizes", "Nodes in each cluster; ids run from large to small."
+    )
 
 
 def plot_evidence(evidence: Sequence[Evidence], chosen: int) -> Plot:
     """Each measure over the numbers of clusters tried, the chosen one marked."""
+    from matplotlib.ticker import MaxNLocator
+
     table: dict[str, list[tuple[int, float]]] = {}
     for item in evidence:
         table.setdefault(item.measure, []).append((item.num_clusters, item.value))
@@ -208,6 +212,7 @@ def plot_evidence(evidence: Sequence[Evidence], chosen: int) -> Plot:
         panel.plot(k, value, color=_COLOURS[0], linewidth=1.5, marker="o", markersize=4, zorder=2)
         panel.set_title(_MEASURE_TITLES[measure], fontsize=10, color=_INK, loc="left")
         panel.set_xlabel("number of clusters", fontsize=9)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     caption = f"No labels were used. Dashed: the {chosen} clusters chosen, stable first, then best mean rank."
     return _plot(figure, "cluster_evidence", "How many clusters", caption)
 
@@ -271,7 +276,7 @@ def plot_stage_times(seconds: Mapping[str, float], cached: Sequence[str] = ()) -
     axes.set_xlim(0, 1.18 * max([*seconds.values(), 1e-3]))
     axes.set_xlabel("seconds", fontsize=10)
     axes.grid(axis="y", visible=False)
-    return _plot(figure, "stage_times", "Time a stage", "Wall-clock seconds a stage of this run.")
+    return _plot(figure, "stage_times", "Time per stage", "Wall-clock seconds of each stage of this run.")
 
 
 def _figure(width: float, height: float) -> tuple["Figure", "Axes"]:

@@ -78,7 +78,7 @@ def cluster_embeddings(
         raise NotDefined("clusters of a single node are not defined")
     if config.normalise:
         points_ND = unit_rows(points_ND)
-    if not (points_ND != points_ND[0]).any():
+    if np.ptp(points_ND, axis=0).max() <= 1e-6 * np.abs(points_ND).max():
         raise NotDefined(
             "all embeddings are the same point: the encoder collapsed, there is nothing to cluster"
         )

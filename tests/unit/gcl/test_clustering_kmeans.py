@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+import threadpoolctl
+
+from gcl.clustering.geometry import squared_distance
+from gcl.clustering.kmeans import fit_kmeans, fit_minibatch_kmeans
+from gcl.clustering.partition import adjusted_rand_index
+
+
+def blobs(num_nodes=300, num_clusters=5, width=16, noise=0.3, seed=0):
+    rng = np.random.default_rng(seed)
+    y_N = rng.integers(num_clusters, size=num_nodes)
+    centre_KD = rng.normal(size=(num_clusters, width))
+    return (centre_KD[y_N] + noise * rng.normal(size=(num_nodes, width))).astype(np.float32), y_N
+
+
+def test_inertia_is_no_worse_than_scikit_learn():
+    from sklearn.cluster import KMeans
+
+    z_ND, _ = blobs(noise=1.5)
+    ours = fit_kmeans(z_ND, 5, seeds=[0, 1, 2])
+    theirs = [KMeans(5, n_init=10, random_state=seed).fit(z_ND).inertia_ for seed in range(3)]
+    assert np.mean([fit.inertia for fit in ours]) <= 1.005 * np.mean(theirs)
+
+
+def test_fit_is_a_fixed_point():
+    z_ND, _ = blobs(noise=1.0)
+    (fit,) = fit_kmeans(z_ND, 5, seeds=[0])
+    np.testing.assert_array_equal(squared_distance(z_ND, fit.centroid_KD).argmin(1), fit.cluster_N)
+    for k in range(5):
+        np.testing.assert_allclose(fit.centroid_KD[k], z_ND[fit.cluster_N == k].mean(0), atol=1e-5)
+    own_ND = z_ND - fit.centroid_KD[fit.cluster_N]
+    assert fit.inertia == pytest.approx(float((own_ND**2).sum()), rel=1e-5)
+
+
+def test_planted_clusters_are_found_for_every_seed():
+    z_ND, y_N = blobs()
+    for fit in fit_kmeans(z_ND, 5, seeds=range(5), num_restarts=5):
+        assert adjusted_rand_index(fit.cluster_N, y_N) == 1.0
+
+
+def test_same_bytes_whatever_the_threads_and_the_company_of_other_seeds():
+    z_ND, _ = blobs(num_nodes=3000, noise=2.0, width=64)
+    with threadpoolctl.threadpool_limits(1):
+        one = fit_kmeans(z_ND, 7, seeds=[3], num_restarts=4)[0]
+    with threadpoolctl.threadpool_limits(2):
+        two = fit_kmeans(z_ND, 7, seeds=[3], num_restarts=4)[0]
+    assert one.centroid_KD.tobytes() == two.centroid_KD.tobytes()
+    among = fit_kmeans(z_ND, 7, seeds=[9, 3], num_restarts=4)[1]
+    np.testing.assert_array_equal(among.cluster_N, one.cluster_N)
+
+
+def test_small_batches_of_runs_change_nothing(monkeypatch):
+    z_ND, _ = blobs(noise=1.5)
+    whole = fit_kmeans(z_ND, 5, seeds=[0, 1], num_restarts=3)
+    monkeypatch.setattr("gcl.clustering.kmeans._RUN_ELEMENTS", 700)
+    monkeypatch.setattr("gcl.clustering.kmeans._BLOCK_ELEMENTS", 1)
+    for a, b in zip(whole, fit_kmeans(z_ND, 5, seeds=[0, 1], num_restarts=3), strict=True):
+        np.testing.assert_array_equal(a.cluster_N, b.cluster_N)
+
+
+def test_no_cluster_is_empty_while_points_are_distinct():
+    z_ND = np.concatenate([np.zeros((50, 2)), [[100, 0], [0, 100], [100, 100]]]).astype(np.float32)
+    (fit,) = fit_kmeans(z_ND, 4, seeds=[0], num_restarts=1)
+    assert sorted(np.bincount(fit.cluster_N, minlength=4)) == [1, 1, 1, 50]
+
+
+def test_as_many_clusters_as_nodes():
+    z_ND, _ = blobs(num_nodes=6)
+    (fit,) = fit_kmeans(z_ND, 6, seeds=[0])
+    assert sorted(fit.cluster_N) == list(range(6))
+    assert fit.inertia == pytest.approx(0, abs=1e-3)
+
+
+def test_minibatch_finds_planted_clusters_and_repeats_itself():
+    z_ND, y_N = blobs(num_nodes=2000)
+    fits = [
+        fit_minibatch_kmeans(z_ND, 5, seed=1, num_restarts=5, batch_size=256, max_iterations=100)
+        for _ in range(2)
+    ]
+    assert adjusted_rand_index(fits[0].cluster_N, y_N) > 0.99
+    assert fits[0].centroid_KD.tobytes() == fits[1].centroid_KD.tobytes()

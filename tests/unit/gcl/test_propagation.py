@@ -128,6 +128,19 @@ def test_gradient_is_the_transposed_walk(backend):
     np.testing.assert_allclose(x.grad, 2 * walk.T @ walk @ x.detach().double().numpy(), atol=1e-4)
 
 
+@pytest.mark.parametrize("backend", ["dgl", "torch"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_sum_into_used_memory_equals_the_fresh_one(backend, weighted):
+    graph = random_graph(weighted=weighted)
+    x = features(graph.num_nodes)
+    propagation = Propagation.from_graph(graph, backend=backend)
+    used = torch.full_like(x, torch.nan)
+    assert propagation.neighbour_sum(x, out_Nc=used) is used
+    assert torch.equal(used, propagation.neighbour_sum(x))
+    with pytest.raises(ValueError, match="contiguous"):
+        propagation.neighbour_sum(x, out_Nc=torch.empty(x.shape[::-1]).T)
+
+
 def test_weighted_graph_goes_through_torch_and_counts_its_weights():
     graph = random_graph(weighted=True)
     assert Propagation.from_graph(graph, backend="dgl").backend == "torch"
@@ -146,6 +159,7 @@ def test_graph_without_edges_sums_to_zero(backend):
     empty = np.zeros(0, np.int64)
     propagation = Propagation.from_graph(Graph(3, empty, empty), backend=backend)
     assert not propagation.propagate(torch.ones(3, 2)).any()
+    assert not propagation.neighbour_sum(torch.ones(3, 2), out_Nc=torch.ones(3, 2)).any()
 
 
 def test_features_of_another_graph_are_refused():

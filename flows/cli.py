@@ -32,9 +32,10 @@ def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and log everything.")] = False,
 ) -> None:
     """Options of every command."""
-    logging.basicConfig(
-        level=logging.DEBUG if debug else logging.ERROR, format="%(levelname)s %(name)s: %(message)s"
-    )
+    if debug:
+        logging.basicConfig(level=logging.DEBUG, format="%(levelname)s %(name)s: %(message)s")
+    else:  # what matters is printed or raised; Prefect's server has the full log
+        logging.getLogger().addHandler(logging.NullHandler())
 
 
 @app.command(no_args_is_help=True)

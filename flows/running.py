@@ -115,7 +115,19 @@ def _console() -> Iterator[None]:
     """Keep Prefect's log out of the terminal; the server has it. Before prefect is imported."""
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
-    yield
+    try:
+        yield
+    finally:
+        _send_logs()
+
+
+def _send_logs() -> None:
+    """Have Prefect send what it has logged while there is still a server to send it to."""
+    import asyncio
+
+    from prefect.logging.handlers import APILogHandler
+
+    asyncio.run(APILogHandler.aflush())
 
 
 @contextmanager

@@ -71,9 +71,8 @@ def render_with_times(html: str, reports: Sequence[StageReport]) -> str:
             reports=reports,
             plot=_figure(
                 plot_stage_times(
-                    [item.stage for item in reports],
-                    [item.seconds for item in reports],
-                    cached=[item.state == "cached" for item in reports],
+                    {item.stage: item.seconds for item in reports},
+                    [item.stage for item in reports if item.state == "cached"],
                 )
             ),
         )

@@ -2,10 +2,11 @@
 
     python benchmarks/smoothing.py --json smoothing.json
 
-Every contender computes T x = D^-1 A x for the same float32 features; the results are compared with each other
-before anything is timed. Ratios are of medians over interleaved repeats, against the best plan of each library.
-"In place" means into memory that is reused from step to step, as a filter does. The last row of each part is the
-whole filter (`gcl.smoothing.smooth_features`: input copied, ten steps accumulated, output assembled), per step.
+Every contender computes T x = D^-1 A x for the same float32 features; the results are compared with each
+other before anything is timed. Ratios are of medians over interleaved repeats, against the best plan of
+each library. "In place" means into memory that is reused from step to step, as a filter does. The last row
+of each part is the whole filter (`gcl.smoothing.smooth_features`: input copied, ten steps accumulated,
+output assembled), per step.
 """
 
 import argparse

@@ -7,7 +7,7 @@ from pathlib import Path
 from data_contracts import predicates
 from data_contracts.predicates import Predicate
 
-Facts = Mapping[str, int | float | bool | str | None]
+Facts = Mapping[str, int | float | bool | None]
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,11 @@ class Clause:
         """The columns, as text."""
         return ", ".join(self.columns) or "table"
 
+    def fact_names(self) -> set[str]:
+        """The facts that the clause asks for."""
+        names = {name for bound in (self.low, self.high) if isinstance(bound, Fact) for name in bound.names}
+        return names | ({self.when[0]} if self.when else set())
+
     def bounds(self, facts: Facts) -> tuple[float | None, float | None] | None:
         """The bounds under these facts; None when a fact it needs is absent or says it does not apply."""
         if self.when is not None and facts.get(self.when[0]) is not self.when[1]:
@@ -75,6 +80,28 @@ class Clause:
                 return None
             settled.append(value)
         return settled[0], settled[1]
+
+
+def plain_facts(context: Mapping[str, object], *, known: frozenset[str]) -> dict[str, int | float | bool]:
+    """The caller's facts as plain numbers; None means not known.
+
+    A misspelt name or a value of an odd type would silently take clauses out of the contract, so both
+    are refused; numpy's scalars are taken for what they are.
+
+    Raises:
+        ValueError: a fact no clause asks for, or one that is not a number or a truth value.
+    """
+    facts: dict[str, int | float | bool] = {}
+    for name, value in context.items():
+        if name not in known:
+            raise ValueError(f"no clause asks for fact {name!r}; known: {', '.join(sorted(known))}")
+        plain = value.item() if hasattr(value, "item") else value
+        if plain is None:
+            continue
+        if not isinstance(plain, bool | int | float) or plain != plain:
+            raise ValueError(f"fact {name!r} must be a number or a truth value, not {value!r}")
+        facts[name] = plain
+    return facts
 
 
 def no_row(rule: str, predicate: Predicate, *, when: tuple[str, bool] | None = None) -> Clause:

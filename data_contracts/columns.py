@@ -63,7 +63,8 @@ class Column:
         if self.type is Family.NODE_ID:
             return bool(found == pa.int64() or found == pa.string())
         if self.type is Family.VECTOR:
-            return bool(pa.types.is_fixed_size_list(found) and found.value_type == pa.float32())
+            is_vector = pa.types.is_fixed_size_list(found) and found.value_type == pa.float32()
+            return bool(is_vector and found.list_size > 0)
         if pa.types.is_list(self.type):
             return bool(pa.types.is_list(found) and found.value_type == self.type.value_type)
         return bool(found == self.type)

@@ -25,7 +25,8 @@ def find_offenders(path: Path, table: str, predicate: Predicate) -> tuple[int, t
     under its position (``x[3]``) rather than the whole list.
     """
     names = read_schema(path, table).names
-    shown = [name for name in names if name in {*predicate.columns, *_IDENTIFIERS}]
+    wanted = {*predicate.columns, *_IDENTIFIERS}
+    shown = [name for name in names if name in wanted and names.count(name) == 1]
     offset, count = 0, 0
     previous: pa.RecordBatch | None = None
     sample: list[Mapping[str, Any]] = []
@@ -56,6 +57,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         cut = [_plain(item) for item in value[:_MAX_ITEMS]]
         return [*cut, "..."] if len(value) > _MAX_ITEMS else cut
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    return value if value is None or isinstance(value, bool | int | str) else str(value)

@@ -27,7 +27,11 @@ def reading(path: Path, table: str) -> Iterator[None]:
 def read_schema(path: Path, table: str) -> pa.Schema:
     """The Arrow schema of the file, with its metadata."""
     with reading(path, table), pq.ParquetFile(path, pre_buffer=False) as file:
-        return file.schema_arrow
+        schema = file.schema_arrow
+        # Names are decoded when they are asked for; a damaged one must fail here and not later.
+        for field in schema:
+            field.name.encode()
+        return schema
 
 
 def count_rows(path: Path, table: str) -> int:

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from data_contracts.clauses import Facts
 from data_contracts.errors import ContractIncompatible, Failure
-from data_contracts.tables import CONTRACT_KEY, LAYOUT_KEY, VERSION_KEY, Table, table_named
+from data_contracts.tables import CONTRACT_KEY, LAYOUT_KEY, VERSION_KEY, Table, metadata_of, table_named
 
 SCHEMA_RULES = (
     "contract_is_named",
@@ -18,12 +18,6 @@ SCHEMA_RULES = (
 )
 
 _COUNTS = ("num_nodes", "num_features", "num_classes", "num_clusters", "num_graphs", "embedding_size")
-
-
-def metadata_of(schema: pa.Schema) -> dict[str, str]:
-    """The schema's metadata as text."""
-    pairs = (schema.metadata or {}).items()
-    return {key.decode("utf-8", "replace"): value.decode("utf-8", "replace") for key, value in pairs}
 
 
 def declared_facts(schema: pa.Schema) -> dict[str, int]:

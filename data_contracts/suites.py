@@ -194,6 +194,11 @@ CLAUSES: dict[str, tuple[Clause, ...]] = {
 }
 
 
+FACTS: frozenset[str] = frozenset(
+    name for clauses in CLAUSES.values() for clause in clauses for name in clause.fact_names()
+)
+
+
 def clauses_of(table: str, schema: pa.Schema) -> tuple[Clause, ...]:
     """The table's own clauses on columns the file has, and those every table has: present, finite, unique."""
     own = list(CLAUSES[table])

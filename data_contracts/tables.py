@@ -93,7 +93,7 @@ class Table:
 
     def expected_columns(self, schema: pa.Schema) -> tuple[Column, ...]:
         """The columns a file with this schema ought to have: which optional ones it has is its choice."""
-        notes = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+        notes = metadata_of(schema)
         layout = notes.get(LAYOUT_KEY, next(iter(self.layouts), ""))
         extras = [column for column in self.optional if column.name in schema.names]
         base = (*self.columns, *self.layouts.get(layout, ()))
@@ -103,6 +103,12 @@ class Table:
         else:
             extras += _declared_extras(notes.get(EXTRA_KEY, "[]"))
         return _in_order((*base, *extras))
+
+
+def metadata_of(schema: pa.Schema) -> dict[str, str]:
+    """The schema's metadata as text; bytes that are not UTF-8 are replaced, not refused."""
+    pairs = (schema.metadata or {}).items()
+    return {key.decode("utf-8", "replace"): value.decode("utf-8", "replace") for key, value in pairs}
 
 
 def _in_order(chosen: Sequence[Column]) -> tuple[Column, ...]:

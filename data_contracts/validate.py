@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_contracts.clauses import Clause, Facts
+from data_contracts.clauses import Clause, plain_facts
 from data_contracts.engine import Settled, evaluate
 from data_contracts.errors import ContractViolation, Failure
 from data_contracts.offenders import find_offenders
@@ -20,7 +20,7 @@ from data_contracts.schema_check import (
     require_contract,
 )
 from data_contracts.spectrum import Figure
-from data_contracts.suites import clauses_of, settle
+from data_contracts.suites import FACTS, clauses_of, settle
 from data_contracts.tables import table_named
 
 __all__ = ["ContractResult", "check_table", "require_contract"]
@@ -65,7 +65,9 @@ class ContractResult:
         }
 
 
-def check_table(path: Path, table: str, *, context: Facts, docs_dir: Path | None = None) -> ContractResult:
+def check_table(
+    path: Path, table: str, *, context: Mapping[str, object], docs_dir: Path | None = None
+) -> ContractResult:
     """Check a Parquet file against its contract.
 
     Args:
@@ -81,14 +83,11 @@ def check_table(path: Path, table: str, *, context: Facts, docs_dir: Path | None
         TableUnreadable: missing, truncated or corrupt file.
         ContractViolation: at least one clause does not hold; all that do not are listed.
         ContractNotEvaluated: a clause could not be computed, so nothing is known.
-        ValueError: no such table.
+        ValueError: no such table, or a fact that no clause asks for.
     """
     started = time.perf_counter()
     contract, schema = table_named(table), read_schema(path, table)
-    facts = {
-        **declared_facts(schema),
-        **{name: value for name, value in context.items() if value is not None},
-    }
+    facts = {**declared_facts(schema), **plain_facts(context, known=FACTS)}
     failures = check_schema(schema, contract, facts=facts)
     profile = profile_table(path, table, columns=fit_columns(schema, contract))
     broken_schema = {failure.rule for failure in failures}

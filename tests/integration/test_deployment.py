@@ -1,0 +1,51 @@
+"""The deployment of prefect.yaml, run once by a real worker."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.server import prefect_server
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TINY = {
+    "dataset": {"format": "synthetic", "name": "tiny", "nodes": 200, "features": 8, "classes": 3},
+    "method": {"name": "dmat_i", "embedding_size": 8},
+    "train": {"epochs": 2},
+    "cluster": {"num_clusters": 3, "num_stability_runs": 0},
+    "evaluate": {"num_splits": 1, "num_clustering_seeds": 1},
+}
+
+
+def prefect(*arguments: str) -> str:
+    command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=os.environ, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, f"{arguments}: {done.stdout[-2000:]} {done.stderr[-2000:]}"
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_worker_runs_the_deployed_pipeline(tmp_path: Path) -> None:
+    with prefect_server(tmp_path / "server"):
+        prefect("work-pool", "create", "gclflow", "--type", "process")
+        prefect("deploy", "--all")
+        parameters = {"config": TINY, "store": str(tmp_path / "store"), "out": str(tmp_path / "out")}
+        prefect("deployment", "run", "pipeline/nightly", "--params", json.dumps(parameters))
+        prefect("worker", "start", "--pool", "gclflow", "--run-once")
+        states = _flow_run_states()
+    assert states == {"tiny-dmat_i-seed0": "Completed"}
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert [stage["state"] for stage in record["stages"]] == ["ran"] * 7
+    assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
+
+
+def _flow_run_states() -> dict[str, str]:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        return {run.name: str(run.state.name) for run in client.read_flow_runs() if run.state is not None}

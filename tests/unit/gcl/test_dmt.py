@@ -60,6 +60,17 @@ def test_an_epoch_passes_the_unlabelled_nodes_once(unlabelled):
     assert sorted(others) == list(range(40, 200))
 
 
+def test_draws_differ_by_step_and_epoch():
+    data, _ = labelled_data(num_labelled=120)
+    method = make(num_labelled=16)
+    batches = [
+        tuple(rows_B.tolist())
+        for epoch in (0, 1)
+        for rows_B in method.epoch_batches(data, epoch=epoch, seed=0, batch_size=48)
+    ]
+    assert len(set(batches)) == len(batches) == 2 * (120 // 16)
+
+
 def test_class_with_few_labels_is_drawn_whole_and_never_repeated():
     data, _ = labelled_data()
     y_N = np.full(200, -1, np.int32)

@@ -148,10 +148,11 @@ def test_finite_at_temperature_one_hundredth(form):
 def test_scores_are_float32_under_autocast():
     z = random_rows(8, dtype=torch.float32)
     plain = grouped_tuplet_loss(z, GROUPS, temperature=0.05).loss
+    exact = grouped_tuplet_loss(z.double(), GROUPS, temperature=0.05).loss
     with torch.autocast("cpu", dtype=torch.bfloat16):
         autocast = grouped_tuplet_loss(z, GROUPS, temperature=0.05).loss
     assert autocast.dtype == torch.float32
-    assert autocast.item() == plain.item()
+    assert autocast.item() == plain.item() == pytest.approx(exact.item(), rel=1e-5)
 
 
 def test_row_of_zeros_has_a_finite_gradient():

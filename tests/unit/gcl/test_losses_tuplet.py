@@ -197,6 +197,13 @@ def test_debiasing_floor_holds_where_positives_outweigh_negatives():
     assert loss.item() == pytest.approx(math.log(1 + 4 * math.exp(-2.0) * math.exp(-2.0)), rel=1e-5)
 
 
+def test_debiasing_floor_holds_where_little_is_left_of_the_negatives():
+    """(e^0 - .99 e^0) / .01 is 1, but (e^0 - .9999 e^.00009) / .0001 lies below e^-0.5."""
+    positive, negative = torch.full((1, 1), 9e-5).double(), torch.zeros(1, 4).double()
+    loss = multi_class_tuplet_loss(positive, negative, debias_prior=0.9999, lowest_score=-0.5).loss
+    assert loss.item() == pytest.approx(math.log(1 + 4 * math.exp(-0.5) * math.exp(-9e-5)), rel=1e-9)
+
+
 def test_half_precision_scores_are_computed_in_float32():
     positive, negative = random_scores(8)
     half = multi_class_tuplet_loss(positive.to(torch.bfloat16), negative.to(torch.bfloat16)).loss

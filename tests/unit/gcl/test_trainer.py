@@ -226,6 +226,19 @@ def test_damaged_checkpoint_costs_epochs_and_not_the_result(unbroken, tmp_path, 
     assert equal(method, unbroken[0])
 
 
+def test_learning_rate_of_the_schedule_is_the_one_used(unbroken):
+    constant = SETTINGS.model_copy(update={"schedule": "constant"})
+    history = run(make_method(), constant).history
+    assert history[0] == unbroken[1][0], "both start at the full rate"
+    assert history[-1] != unbroken[1][-1]
+
+
+def test_method_left_in_evaluation_mode_is_trained_all_the_same(unbroken):
+    method = make_method()
+    method.eval()
+    assert run(method).history == unbroken[1]
+
+
 def test_weight_decay_pulls_the_weights_in():
     norms = []
     for decay in (0.0, 1.0):

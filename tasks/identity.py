@@ -55,14 +55,23 @@ def stage_key(identity: Mapping[str, Any]) -> str:
 
 
 def explain_change(identity: Mapping[str, Any], previous: Mapping[str, Any]) -> str:
-    """The fields by which two identities of a stage differ, old and new value, in one line."""
+    """What differs between two identities of a stage, in one line.
+
+    Settings come with their old and new value; inputs and code, whose digests say nothing to a reader,
+    by name.
+    """
     old, new = _flatten(previous), _flatten(identity)
-    changes = [
+    changed = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    inputs = [name.partition(".")[2] for name in changed if name.startswith("inputs.")]
+    settings = [
         f"{name} {old.get(name, 'absent')} -> {new.get(name, 'absent')}"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
+        for name in changed
+        if name != "code" and not name.startswith("inputs.")
     ]
-    return "; ".join(changes) or "nothing"
+    parts = [*settings, *(["code"] if "code" in changed else [])]
+    if inputs:
+        parts.append(f"inputs {', '.join(inputs)}")
+    return "; ".join(parts) or "nothing"
 
 
 @cache
@@ -98,5 +107,4 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, str]:
         for key, item in value.items():
             merged |= _flatten(item, f"{prefix}.{key}" if prefix else str(key))
         return merged
-    text = str(value)
-    return {prefix: text[:12] if len(text) == 64 else text}
+    return {prefix: str(value)}

@@ -1,10 +1,8 @@
 """Report: one self-contained HTML file with the tables and plots of a run, and the plots as files."""
 
 import base64
-import json
 from collections.abc import Sequence
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -14,8 +12,8 @@ from pydantic import Field
 from gcl.config import Config
 from gcl.plots import Plot, plot_stage_times
 from tasks.artifact import canonical_json
-from tasks.report_plots import run_plots
 from tasks.convert import read_rows
+from tasks.report_plots import run_plots
 from tasks.stage import Stage, StageReport
 from tasks.work import Work
 

@@ -39,13 +39,13 @@ def _mix(words: Words) -> Words:
 
 
 def _integer_words(array: Array) -> Words:
-    """Integers as the words they are; a null as 0, since another clause reports it."""
+    """Integers as the words they are; a null as 0."""
     filled: Words = pc.cast(array, pa.int64()).fill_null(0).to_numpy(zero_copy_only=False).view(np.uint64)
     return filled
 
 
 def _column_words(array: Array, which: int) -> Words:
-    """One word a row; integers as they are, text hashed, a null unlike any value."""
+    """One word a row: integers as they are, text hashed, a null as 0 or empty text."""
     from pandas.util import hash_array
 
     if pa.types.is_string(array.type):
@@ -53,8 +53,6 @@ def _column_words(array: Array, which: int) -> Words:
         words = hash_array(text, hash_key=_TEXT_KEYS[which], categorize=False)
     else:
         words = _integer_words(array)
-    if array.null_count:
-        words = words ^ (array.is_null().to_numpy(zero_copy_only=False) * np.uint64(_GOLDEN))
     return words.astype(np.uint64, copy=False)
 
 
@@ -62,7 +60,11 @@ def row_words(batch: pa.RecordBatch, columns: Sequence[str], which: int) -> Word
     """One of the two hash words (`which` 0 or 1) of each row's key."""
     state = np.full(batch.num_rows, _SEEDS[which], np.uint64)
     for name in columns:
-        state = _mix(state * np.uint64(_GOLDEN) + _column_words(batch.column(name), which))
+        array = batch.column(name)
+        state = _mix(state * np.uint64(_GOLDEN) + _column_words(array, which))
+        if array.null_count:
+            # After mixing, so that no value of the column hashes like a null.
+            state ^= array.is_null().to_numpy(zero_copy_only=False) * np.uint64(_SEEDS[1 - which])
     return state
 
 

@@ -11,7 +11,7 @@ from data_contracts.errors import TableUnreadable
 
 # About 1 MB of float32: large enough for vectorised work, small enough to stay in the cache.
 _LEAVES_PER_BATCH = 1 << 18
-_LEAVES_OF_A_LIST = 64
+_MIN_ROWS_PER_BATCH = 64
 _MAX_ROWS_PER_BATCH = 1 << 17
 
 
@@ -58,7 +58,7 @@ def read_batches(path: Path, table: str, *, columns: Sequence[str]) -> Iterator[
             file = pq.ParquetFile(
                 source, pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True
             )
-            size = _batch_rows(file.schema_arrow, columns)
+            size = _batch_rows(file.metadata, columns)
             batches = file.iter_batches(batch_size=size, columns=list(columns), use_threads=False)
         while True:
             with reading(path, table):
@@ -71,15 +71,14 @@ def read_batches(path: Path, table: str, *, columns: Sequence[str]) -> Iterator[
                 yield batch
 
 
-def _batch_rows(schema: pa.Schema, columns: Sequence[str]) -> int:
-    """How many rows make about a megabyte."""
-    leaves = 1
-    for name in columns:
-        type_ = schema.field(name).type
-        if pa.types.is_fixed_size_list(type_):
-            leaves += type_.list_size
-        elif pa.types.is_list(type_):
-            leaves += _LEAVES_OF_A_LIST
-        else:
-            leaves += 1
-    return max(64, min(_MAX_ROWS_PER_BATCH, _LEAVES_PER_BATCH // leaves))
+def _batch_rows(metadata: pq.FileMetaData, columns: Sequence[str]) -> int:
+    """How many rows make about a megabyte, by the footer's count of values in the widest row group."""
+    leaves_per_row = 1
+    for position in range(metadata.num_row_groups):
+        group = metadata.row_group(position)
+        chunks = (group.column(number) for number in range(group.num_columns))
+        num_leaves = sum(
+            chunk.num_values for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns
+        )
+        leaves_per_row = max(leaves_per_row, num_leaves // max(group.num_rows, 1))
+    return max(_MIN_ROWS_PER_BATCH, min(_MAX_ROWS_PER_BATCH, _LEAVES_PER_BATCH // leaves_per_row))

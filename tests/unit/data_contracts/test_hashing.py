@@ -80,6 +80,13 @@ def test_duplicates_agree_with_a_counter(
     assert len(words) == len({key for key in keys if keys.count(key) > 1})
 
 
+def test_null_is_unlike_zero_and_empty_text(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"a": [0, None, 0, None], "b": ["", "", None, None]}), path)
+    assert hashing.duplicated_keys(path, "t", ("a", "b"))[0] == 0
+    assert hashing.duplicated_keys(path, "t", ("a",))[0] == 2
+
+
 def test_equal_first_words_are_told_apart_by_the_second(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,7 @@ FLOATS = st.floats(width=32, allow_nan=True, allow_infinity=True)
 def batches_of_a_few_rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three rows a batch, and the normal size: the borders between batches must not show."""
     if request.param == 64:
-        monkeypatch.setattr(reading, "_batch_rows", lambda schema, columns: 3)
+        monkeypatch.setattr(reading, "_batch_rows", lambda metadata, columns: 3)
 
 
 @pytest.fixture(scope="module")

@@ -80,3 +80,11 @@ def test_many_rows_come_in_several_batches(tmp_path: Path) -> None:
     sizes = [batch.num_rows for batch in read_batches(path, "t", columns=["a"])]
     assert max(sizes) <= 1 << 17
     assert sum(sizes) == 300_000
+
+
+def test_long_lists_come_in_short_batches(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    lists = pa.array([np.arange(2000, dtype=np.int32)] * 300, pa.list_(pa.int32()))
+    pq.write_table(pa.table({"a": lists, "b": range(300)}), path)
+    assert next(read_batches(path, "t", columns=["a"])).num_rows < 150
+    assert next(read_batches(path, "t", columns=["b"])).num_rows == 300

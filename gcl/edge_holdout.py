@@ -112,11 +112,21 @@ def _non_edges(edges: Iterable[EdgeChunk], num_nodes: int, num_wanted: int, seed
         low, high = draws.min(axis=1), draws.max(axis=1)
         key = (low * num_nodes + high)[low < high]
         found = np.concatenate([found, key])
-        _, first = np.unique(found, return_index=True)
-        found = found[np.sort(first)]
-        for chunk in edges:
-            found = found[~np.isin(found, _pair_keys(chunk, num_nodes))]
+        distinct, first = np.unique(found, return_index=True)
+        found = found[np.sort(first[~_are_edges(distinct, edges, num_nodes)])]
     raise _too_dense(num_wanted)
+
+
+def _are_edges(sorted_keys: np.ndarray, edges: Iterable[EdgeChunk], num_nodes: int) -> np.ndarray:
+    """Which of the pairs are joined, in either direction."""
+    joined = np.zeros(len(sorted_keys), bool)
+    for chunk in edges:
+        key = _pair_keys(chunk, num_nodes)
+        at = np.searchsorted(sorted_keys, key)
+        inside = at < len(sorted_keys)
+        at, key = at[inside], key[inside]
+        joined[at[sorted_keys[at] == key]] = True
+    return joined
 
 
 def _too_dense(num_wanted: int) -> ValueError:

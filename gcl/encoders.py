@@ -54,7 +54,7 @@ class MlpEncoder(nn.Module):
         self.output = linear_layer(hidden_size, embedding_size, bias=bias, generator=generator)
 
     def forward(self, x_BF: Tensor, dropout_generator: torch.Generator | None = None) -> Tensor:
-        """Embed rows; in training mode the hidden layer drops units by draws of `dropout_generator`.
+        """Embed rows; given a generator, the hidden layer drops units, in evaluation mode too.
 
         Args:
             x_BF: float32, rows.
@@ -64,7 +64,7 @@ class MlpEncoder(nn.Module):
             float32 [B, D].
         """
         h_BH = self.activation(self.norm(self.hidden(x_BF)))
-        if self.training and self.dropout_rate > 0 and dropout_generator is not None:
+        if self.dropout_rate > 0 and dropout_generator is not None:
             uniform_BH = torch.rand(h_BH.shape, generator=dropout_generator, device=h_BH.device)
             h_BH = h_BH * (uniform_BH >= self.dropout_rate) / (1.0 - self.dropout_rate)
         z_BD: Tensor = self.output(h_BH)

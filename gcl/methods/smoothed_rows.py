@@ -32,7 +32,7 @@ class SmoothedRowsMethod(Method):
             raise ValueError(f"{self.name} needs at least one feature column")
         generator = torch_generator(seed, "init")
         self.config = config
-        self.num_classes = num_classes
+        self.num_features, self.num_classes = num_features, num_classes
         self.encoder = build_encoder(config, num_features, generator)
         self.projector: nn.Module = nn.Identity()
         if config.projector == "mlp":
@@ -57,27 +57,40 @@ class SmoothedRowsMethod(Method):
 
     def embed(self, data: TrainingData, *, batch_size: int = EMBED_ROWS) -> np.ndarray:
         """float32 [N, D] embeddings of the unaugmented rows, without the projector."""
-        return self._embed_blocks(data, batch_size, lambda x_BF, _block: x_BF)
+        return self._embed_blocks(data, batch_size, lambda x_BF, _block: self.encoder(x_BF))
 
     def embed_view(
         self, data: TrainingData, *, view: int, seed: int, batch_size: int = EMBED_ROWS
     ) -> np.ndarray:
-        """float32 [N, D] embeddings of one augmented view, drawn as in training, in evaluation mode."""
+        """float32 [N, D] embeddings of one view, augmentation and dropout drawn as in training.
 
-        def augment(x_BF: Tensor, block: int) -> Tensor:
-            generator = self._generator(seed, "embed_view", view, block)
-            return augment_rows(x_BF, self.config.strengths(), generator)
+        Batch norm uses its running moments, so that a node's view does not depend on its neighbours in
+        the block.
+        """
 
-        return self._embed_blocks(data, batch_size, augment)
+        def encode(x_BF: Tensor, block: int) -> Tensor:
+            draws = self._generator(seed, "embed_view", view, block)
+            drop = self._generator(seed, "embed_view_dropout", view, block)
+            z_BD: Tensor = self.encoder(augment_rows(x_BF, self.config.strengths(), draws), drop)
+            return z_BD
+
+        return self._embed_blocks(data, batch_size, encode)
+
+    def check(self, data: TrainingData) -> None:
+        """Refuse rows of another width than the encoder's, beside what every method refuses."""
+        super().check(data)
+        num_features = 0 if data.x_NF is None else data.x_NF.shape[1]
+        if num_features != self.num_features:
+            raise ValueError(f"{self.name} was built for {self.num_features} columns, not {num_features}")
 
     def _embed_blocks(
-        self, data: TrainingData, batch_size: int, prepare: Callable[[Tensor, int], Tensor]
+        self, data: TrainingData, batch_size: int, encode: Callable[[Tensor, int], Tensor]
     ) -> np.ndarray:
         z_ND = np.empty((data.num_nodes, self.config.embedding_size), np.float32)
         with _evaluation(self), torch.no_grad():
             for block, first in enumerate(range(0, data.num_nodes, batch_size)):
                 rows_B = torch.arange(first, min(first + batch_size, data.num_nodes))
-                z_BD = self.encoder(prepare(rows_of(data.batch(rows_B, device=self.device)), block))
+                z_BD = encode(rows_of(data.batch(rows_B, device=self.device)), block)
                 z_BD = cosine_rows(z_BD) if self.config.output == "l2" else z_BD
                 z_ND[first : first + batch_size] = z_BD.cpu().numpy()
         return z_ND

@@ -25,6 +25,7 @@ SETTINGS = {
     "dmat_i-all-views": DmatIConfig(
         **LINEAR, augmentations=("feature_mask", "entry_dropout", "gaussian_jitter"), form="A", output="l2"
     ),
+    "dmat_i-dropout-views": DmatIConfig(**MLP, augmentations=("encoder_dropout",)),
     "dmt": DmtConfig(**LINEAR),
     "dmt-negatives": DmtConfig(**MLP, unlabelled="negatives", negative_mass="num_classes"),
     "dmt-instance": DmtConfig(**LINEAR, unlabelled="instance", num_views=2, num_labelled=8),
@@ -212,6 +213,14 @@ def test_missing_inputs_are_refused(config):
 
 
 @battery
+def test_rows_of_another_width_are_refused(config):
+    data = make_data(config.name)
+    narrow = TrainingData(data.num_nodes, data.x_NF[:, 1:], y_N=data.y_N)
+    with pytest.raises(ValueError, match="built for 12 columns, not 11"):
+        train(make_method(config), narrow, TrainConfig(epochs=1), seed=0)
+
+
+@battery
 def test_single_node_is_not_defined(config):
     with pytest.raises(NotDefined):
         train(make_method(config), make_data(config.name, num_nodes=1), TrainConfig(epochs=1), seed=0)
@@ -253,6 +262,7 @@ def test_embedding_reads_no_labels(config):
 def test_views_of_the_embedding_differ_by_number_and_repeat_by_seed(config):
     method, data = make_method(config), make_data(config.name)
     first = method.embed_view(data, view=0, seed=0)
+    assert not np.array_equal(first, method.embed(data))
     assert np.array_equal(first, method.embed_view(data, view=0, seed=0))
     assert not np.array_equal(first, method.embed_view(data, view=1, seed=0))
     assert not np.array_equal(first, method.embed_view(data, view=0, seed=1))

@@ -2,6 +2,8 @@
 
 import os
 import socket
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -50,12 +52,23 @@ def test_lost_clauses_are_not_evaluated(monkeypatch: pytest.MonkeyPatch) -> None
         engine.evaluate("t", {"a": 1}, [bounded("a", 4), bounded("a", 5)])
 
 
-def test_threads_do_not_see_each_others_profiles() -> None:
+def test_threads_do_not_see_each_others_profiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, inside, seen = engine.build_suite, threading.Semaphore(0), []
+
+    def linger(*arguments: Any) -> Any:
+        inside.release()
+        time.sleep(0.01)
+        seen.append(inside.acquire(blocking=False) and not inside.acquire(blocking=False))
+        return whole(*arguments)
+
+    monkeypatch.setattr(engine, "build_suite", linger)
+
     def holds(value: int) -> bool:
         return engine.evaluate("t", {"a": value}, [bounded("a", 0)])[0][0]
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(holds, [0, 1] * 10)) == [True, False] * 10
+    assert all(seen), "two threads were inside at once"
 
 
 def test_nothing_asks_the_network(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ The group is the node when the rows are views of nodes (DMAT-i), and the class w
 (DMT). Legend: A rows of the batch, D embedding, M rows of the largest group, b rows of a block.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -12,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from gcl.losses.tuplet import TupletForm, TupletLoss, check_some_anchor, tuplet_losses
+
+logger = logging.getLogger(__name__)
 
 MAX_DENSE_SCORES = 1 << 24
 """Scores held at once, 64 MiB in float32; a larger batch is worked off in blocks of rows."""
@@ -32,7 +35,8 @@ def grouped_tuplet_loss(
 
     Positives of a row are the other rows of its group, negatives the rows of other groups. Scores are
     float32 even under autocast. Memory is O(A D + A b): blocks of rows keep only their contribution to
-    the gradient, so no A x A tensor outlives its block.
+    the gradient, so no A x A tensor outlives its block. Out of device memory, the blocks are halved
+    once, which is logged; the loss is the same sum in another order.
 
     Args:
         z_AD: float, embeddings or projections, not normalised.
@@ -81,10 +85,12 @@ def grouped_tuplet_loss(
     block_size = block_size or (num_rows if num_rows**2 <= MAX_DENSE_SCORES else MAX_DENSE_SCORES // num_rows)
     with torch.autocast(z_AD.device.type, enabled=False):
         z_AD = cosine_rows(z_AD)
-        if block_size >= num_rows:
-            total = block_loss(z_AD, 0, num_rows)
-        else:
-            total = _BlockedSum.apply(z_AD, block_loss, max(1, block_size))  # type: ignore[no-untyped-call]
+        try:
+            total = _sum_of_blocks(z_AD, block_loss, max(1, block_size))
+        except torch.cuda.OutOfMemoryError:
+            smaller = max(1, min(block_size, num_rows) // 2)
+            logger.warning("out of device memory with %d rows at a time, trying %d", block_size, smaller)
+            total = _sum_of_blocks(z_AD, block_loss, smaller)
     return TupletLoss(total / num_anchors, num_anchors, num_rows - num_anchors)
 
 
@@ -154,6 +160,13 @@ def hard_negative_similarity(z_BD: Tensor, *, share: float = 0.1) -> Tensor:
     upper = torch.triu_indices(num_rows, num_rows, offset=1, device=z_BD.device)
     similarity = (z_BD @ z_BD.T)[upper[0], upper[1]]
     return similarity.topk(max(1, round(share * len(similarity)))).values.mean()
+
+
+def _sum_of_blocks(z_AD: Tensor, block_loss: Callable[[Tensor, int, int], Tensor], block_size: int) -> Tensor:
+    if block_size >= len(z_AD):
+        return block_loss(z_AD, 0, len(z_AD))
+    total: Tensor = _BlockedSum.apply(z_AD, block_loss, block_size)  # type: ignore[no-untyped-call]
+    return total
 
 
 class _BlockedSum(torch.autograd.Function):

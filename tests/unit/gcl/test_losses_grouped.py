@@ -127,6 +127,26 @@ def test_large_batch_is_worked_off_in_blocks(monkeypatch):
     assert max(widths) <= 100
 
 
+@pytest.mark.parametrize("block_size", [None, 6])
+def test_out_of_device_memory_halves_the_blocks_once_and_says_so(monkeypatch, caplog, block_size):
+    z = random_rows(5)
+    expected = grouped_tuplet_loss(z, GROUPS, temperature=0.5, block_size=block_size).loss
+    original, limit = grouped.tuplet_losses, (block_size or len(z)) // 2
+
+    def tuplet_losses(positive, negative, **rest):
+        if len(negative) > limit:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return original(positive, negative, **rest)
+
+    monkeypatch.setattr(grouped, "tuplet_losses", tuplet_losses)
+    found = grouped_tuplet_loss(z.requires_grad_(), GROUPS, temperature=0.5, block_size=block_size).loss
+    assert found.item() == pytest.approx(expected.item(), rel=1e-12)
+    assert f"trying {limit}" in caplog.text
+    limit = 1
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        grouped_tuplet_loss(z, GROUPS, temperature=0.5, block_size=block_size)
+
+
 @pytest.mark.parametrize("block_size", [None, 4])
 def test_permuting_the_batch_changes_nothing(block_size):
     z = random_rows(6)

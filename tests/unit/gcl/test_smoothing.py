@@ -297,3 +297,11 @@ def test_memory_limit_narrows_the_blocks(tmp_path):
     smooth_features(graph, config, seed=0, map_blocks=spy, scratch=tmp_path)
     assert max(widths) * 4 * 4 * graph.num_nodes <= 2**27
     assert sum(widths) == 64
+
+
+def test_bound_counts_nodes_that_only_receive_edges():
+    fork = Graph(3, np.array([0, 0]), np.array([1, 2]), x_NF=np.ones((3, 1), np.float32), is_undirected=False)
+    config = SmoothingConfig(filter="sgc", num_steps=1, convolution=1.0, self_loops=False)
+    smoothed = smooth_features(fork, config, seed=0)
+    assert smoothed.x_NF.ravel().tolist() == [2, 0, 0]
+    assert 2 <= smoothed.bound < 2.001

@@ -125,8 +125,8 @@ def read_preset(name: str) -> dict[str, Any]:
 
 def _matching_preset(changes: Mapping[str, Any]) -> str | None:
     """The preset whose data set (format and name) and method are those asked for, if there is one."""
-    wanted = changes.get("dataset", {})
-    method = changes.get("method", {}).get("name", "dmat_i")
+    wanted = {name: _given(changes, "dataset", name) for name in ("format", "name")}
+    method = _given(changes, "method", "name") or "dmat_i"
     for name in preset_names():
         config = read_preset(name)["config"]
         dataset = config.get("dataset", {})
@@ -138,9 +138,15 @@ def _matching_preset(changes: Mapping[str, Any]) -> str | None:
 
 def _drop_other_variant(base: dict[str, Any], changes: Mapping[str, Any], *, section: str, tag: str) -> None:
     """Forget a preset's section where the overrides choose another variant: its fields do not apply."""
-    chosen = changes.get(section, {}).get(tag)
-    if chosen is not None and base.get(section, {}).get(tag, chosen) != chosen:
+    chosen, before = _given(changes, section, tag), _given(base, section, tag)
+    if chosen is not None and before is not None and before != chosen:
         base.pop(section)
+
+
+def _given(values: Mapping[str, Any], section: str, name: str) -> Any:
+    """A field of a section, before anything was validated; None where there is none."""
+    inner = values.get(section)
+    return inner.get(name) if isinstance(inner, Mapping) else None
 
 
 def _parse_override(text: str) -> dict[str, Any]:
@@ -157,7 +163,7 @@ def _parse_override(text: str) -> dict[str, Any]:
 def _parse_value(raw: str) -> Any:
     try:
         return tomllib.loads(f"value = {raw}")["value"] if "\n" not in raw else raw
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # also for an integer of too many digits
         return raw
 
 
@@ -168,7 +174,9 @@ def _read_toml(file: Path) -> dict[str, Any]:
         document = tomllib.loads(file.read_text("utf-8"))
     except OSError as error:
         raise ConfigurationError(f"{file}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except ConfigurationError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{file}: {error}") from None
     document.pop("about", None)
     if _depth(document) > _MAX_DEPTH:

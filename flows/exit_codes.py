@@ -47,7 +47,11 @@ def describe(error: BaseException) -> str:
         return f"source unreadable: {text}"
     if isinstance(error, ConfigurationError):
         return f"configuration: {text}"
-    return text or type(error).__name__
+    if isinstance(error, KeyboardInterrupt):
+        return f"interrupted: {text}" if text else "interrupted"
+    # Our own errors say what is wrong in their own words; of others, the kind is half of the message.
+    is_ours = type(error).__module__.partition(".")[0] in ("flows", "tasks", "gcl", "data_contracts")
+    return text if is_ours else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 def write_failure(error: BaseException, folder: Path) -> None:

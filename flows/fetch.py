@@ -1,6 +1,8 @@
 """Downloading public data sets, every file against a pinned sha256."""
 
+import contextlib
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -55,6 +57,7 @@ def fetch_dataset(name: str, folder: Path) -> Path:
     target = folder / name
     for file in PUBLIC[name].files:
         place = target / file.name
+        missing = [path for path in (place.parent, *place.parent.parents) if not path.exists()]
         try:
             pooch.retrieve(
                 file.url,
@@ -64,10 +67,19 @@ def fetch_dataset(name: str, folder: Path) -> Path:
                 progressbar=False,
             )
         except requests.exceptions.RequestException as error:
+            _remove_empty(missing)
             raise SourceUnreadable(
                 f"{file.url} could not be downloaded ({type(error).__name__}); is this machine offline? "
                 f"Put the file at {place} by hand: its sha256 must be {file.sha256}"
             ) from None
         except ValueError as error:
+            _remove_empty(missing)
             raise SourceUnreadable(f"{file.url}: {error}") from None
     return target
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Take back folders that were made for a file that did not come, innermost first."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()

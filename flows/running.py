@@ -57,6 +57,7 @@ def run_pipeline(
         whatever the flow raises, after ``OUT/failure.json`` was written.
     """
     root = Store(store).root  # refuses an unusable store before anything is started
+    _check_writable(out)
     try:
         with _terminable(), prefect_server(root / ".server"), _console(), _progress_bars():
             from flows.outputs import write_record
@@ -80,6 +81,16 @@ def run_pipeline(
         (out / "run.json").unlink(missing_ok=True)
         write_failure(error, out)
         raise
+
+
+def _check_writable(out: Path) -> None:
+    """Refuse an output directory that cannot be written, before hours are spent on what goes there."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"--out {out}: {error.strerror}") from None
+    if not os.access(out, os.W_OK | os.X_OK):
+        raise ConfigurationError(f"--out {out}: not writable")
 
 
 def merge_records(records: Sequence[RunRecord]) -> RunRecord:

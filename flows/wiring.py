@@ -10,7 +10,7 @@ from tasks.cluster import CLUSTER
 from tasks.evaluate import EVALUATE
 from tasks.identity import resolve_device
 from tasks.ingest import INGEST, source_digests
-from tasks.report import REPORT, ReportConfig
+from tasks.report import REPORT, ReportConfig, templates_digest
 from tasks.smooth import SMOOTH
 from tasks.stage import Stage, StageReport, StageRequest
 from tasks.store import Store
@@ -67,7 +67,7 @@ def request_smooth(state: PipelineState) -> StageRequest:
 
 def request_train(state: PipelineState) -> StageRequest:
     """Smoothed, graph (labels where the method declares it) -> model, embeddings, controls."""
-    config = TrainStageConfig(method=state.config.method, train=state.config.train)
+    config = _train_config(state)
     labels = ("labels",) if opens_labels(config) else ()
     return TRAIN.request(
         config,
@@ -82,11 +82,13 @@ def request_train(state: PipelineState) -> StageRequest:
 def request_uncertainty(state: PipelineState) -> StageRequest:
     """Embeddings, smoothed, graph, model -> uncertainty."""
     needs_number = state.config.uncertainty.method != "affinity"
+    embeds_views = state.config.uncertainty.method == "augmentation"
     return UNCERTAINTY.request(
         state.config.uncertainty,
         store=state.store,
         inputs=state.opened("embeddings", "smoothed", "graph", "model"),
         facts={"seed": state.config.seed} | (_known_number(state) if needs_number else {}),
+        modules=code_of(_train_config(state)) if embeds_views else (),
         refresh=state.refreshes(UNCERTAINTY),
     )
 
@@ -124,8 +126,13 @@ def request_report(state: PipelineState) -> StageRequest:
         ),
         store=state.store,
         inputs=state.opened(*sorted(state.artifacts)),
+        facts={"templates": templates_digest()},
         refresh=state.refreshes(REPORT),
     )
+
+
+def _train_config(state: PipelineState) -> TrainStageConfig:
+    return TrainStageConfig(method=state.config.method, train=state.config.train)
 
 
 def _num_classes(state: PipelineState) -> int | None:

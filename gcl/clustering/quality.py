@@ -1,5 +1,7 @@
 """How good a partition is without labels: modularity, conductance, silhouette."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from gcl.graph import Graph
@@ -49,20 +51,29 @@ def silhouette(z_ND: np.ndarray, cluster_N: np.ndarray, *, sample: int, seed: in
         sample: nodes drawn without replacement; memory and time grow with its square.
         seed: of the draw.
     """
+    return silhouettes(z_ND, [cluster_N], sample=sample, seed=seed)[0]
+
+
+def silhouettes(z_ND: np.ndarray, partitions: Sequence[np.ndarray], *, sample: int, seed: int) -> list[float]:
+    """The silhouette of several partitions of the same nodes; distances, the dear part, are taken once."""
     nodes = np.arange(len(z_ND))
     if len(nodes) > sample:
         nodes = np.sort(numpy_generator(seed, "silhouette").choice(len(z_ND), sample, replace=False))
-    _, cluster_S = np.unique(cluster_N[nodes], return_inverse=True)
-    size_K = np.bincount(cluster_S)
-    if not 2 <= len(size_K) < len(nodes):
-        return float("nan")
     z_SD = z_ND[nodes].astype(np.float64)
     square_S = np.einsum("sd,sd->s", z_SD, z_SD)
     distance_SS = square_S[:, None] + square_S - 2 * (z_SD @ z_SD.T)
     np.fill_diagonal(distance_SS, 0)
     np.sqrt(np.maximum(distance_SS, 0, out=distance_SS), out=distance_SS)
+    return [_mean_silhouette(distance_SS, cluster_N[nodes]) for cluster_N in partitions]
+
+
+def _mean_silhouette(distance_SS: np.ndarray, cluster_S: np.ndarray) -> float:
+    _, cluster_S = np.unique(cluster_S, return_inverse=True)
+    size_K = np.bincount(cluster_S)
+    if not 2 <= len(size_K) < len(cluster_S):
+        return float("nan")
     total_SK = distance_SS @ np.eye(len(size_K))[cluster_S]
-    rows = np.arange(len(nodes))
+    rows = np.arange(len(cluster_S))
     own_size_S = size_K[cluster_S]
     own_S = total_SK[rows, cluster_S] / np.maximum(own_size_S - 1, 1)
     mean_SK = total_SK / size_K

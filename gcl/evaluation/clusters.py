@@ -4,7 +4,7 @@ import numpy as np
 
 from gcl.clustering.geometry import checked_embeddings, unit_rows
 from gcl.clustering.kmeans import fit_kmeans, fit_minibatch_kmeans
-from gcl.clustering.quality import conductance, modularity, silhouette
+from gcl.clustering.quality import conductance, modularity, silhouettes
 from gcl.errors import NotDefined
 from gcl.evaluation.agreement import cluster_scores
 from gcl.evaluation.config import EvaluateConfig
@@ -28,9 +28,11 @@ def kmeans_final_rows(
         raise NotDefined(f"clustering scores need two classes; the labels hold {len(classes)}")
     points_MD = unit_rows(checked_embeddings(z_ND)[nodes])
     part = graph if len(nodes) == graph.num_nodes else _induced(graph, nodes)
+    partitions = _partitions(points_MD, len(classes), config, seed=seed)
+    label_free = label_free_scores(points_MD, partitions, part, config, seed=seed)
     repeats = [
-        cluster_scores(cluster_M, y_M) | label_free_scores(points_MD, cluster_M, part, config, seed=seed)
-        for cluster_M in _partitions(points_MD, len(classes), config, seed=seed)
+        cluster_scores(cluster_M, y_M) | scores
+        for cluster_M, scores in zip(partitions, label_free, strict=True)
     ]
     return summarise(
         repeats,
@@ -73,7 +75,7 @@ def clusters_artifact_rows(
     seed: int,
 ) -> list[MetricRow]:
     """Rows of ``clusters-artifact``, the pipeline's own clusters; without labels, the label-free figures."""
-    scores = label_free_scores(unit_rows(z_ND), cluster_N, graph, config, seed=seed)
+    (scores,) = label_free_scores(unit_rows(z_ND), [cluster_N], graph, config, seed=seed)
     nodes = labelled_nodes(labels)
     if labels is not None and len(np.unique(labels.y_N[nodes])) > 1:
         scores = cluster_scores(cluster_N[nodes], labels.y_N[nodes]) | scores
@@ -89,14 +91,19 @@ def clusters_artifact_rows(
 
 
 def label_free_scores(
-    z_ND: np.ndarray, cluster_N: np.ndarray, graph: Graph, config: EvaluateConfig, *, seed: int
-) -> dict[str, float]:
-    """modularity, conductance and silhouette; NaN where not defined."""
-    return {
-        "modularity": modularity(graph, cluster_N),
-        "conductance": conductance(graph, cluster_N),
-        "silhouette": silhouette(z_ND, cluster_N, sample=config.silhouette_sample, seed=seed),
-    }
+    z_ND: np.ndarray, partitions: list[np.ndarray], graph: Graph, config: EvaluateConfig, *, seed: int
+) -> list[dict[str, float]]:
+    """Figures modularity, conductance and silhouette of each partition; NaN where not defined."""
+    return [
+        {
+            "modularity": modularity(graph, cluster_N),
+            "conductance": conductance(graph, cluster_N),
+            "silhouette": value,
+        }
+        for cluster_N, value in zip(
+            partitions, silhouettes(z_ND, partitions, sample=config.silhouette_sample, seed=seed), strict=True
+        )
+    ]
 
 
 def _induced(graph: Graph, nodes: np.ndarray) -> Graph:

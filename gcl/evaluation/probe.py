@@ -139,7 +139,7 @@ def _minimise(
         theta,
         jac=True,
         method="L-BFGS-B",
-        options={"maxiter": 500, "gtol": 1e-6, "ftol": 1e-10},
+        options={"maxiter": 500, "gtol": 1e-7, "ftol": 1e-13},
     )
     return np.asarray(found.x)
 

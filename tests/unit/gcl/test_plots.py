@@ -50,8 +50,12 @@ def test_picture_is_the_same_png_twice_without_date_or_software(name):
 
 
 def test_drawing_leaves_no_global_state():
+    import matplotlib
+
+    had_pyplot, settings = "matplotlib.pyplot" in sys.modules, matplotlib.rcParams.copy()
     PLOTS["sizes"]()
-    assert "matplotlib.pyplot" not in sys.modules
+    assert ("matplotlib.pyplot" in sys.modules) == had_pyplot
+    assert matplotlib.rcParams.copy() == settings
 
 
 def test_curves_that_are_absent_give_no_picture():

@@ -1,6 +1,7 @@
 """Ingest: source files in a public format become the graph and labels artifacts."""
 
 import json
+import tempfile
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -59,9 +60,8 @@ def ingest(work: Work, config: DatasetConfig) -> None:
 
 
 def _spill(work: Work) -> Path:
-    folder = work.scratch() / "edges"
-    folder.mkdir(exist_ok=True)
-    return folder
+    # A folder of its own for every attempt: two processes at the same key must not share buckets.
+    return Path(tempfile.mkdtemp(prefix="edges-", dir=work.scratch()))
 
 
 def _hold_out(

@@ -1,6 +1,5 @@
 """Keeping a store healthy: verify every byte, remove what nothing recent was made from."""
 
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +27,11 @@ class Collected:
 def verify_store(store: Store) -> list[str]:
     """Hash every file of every stage folder; quarantine the damaged ones and say what was wrong."""
     damaged = []
-    for folder in sorted(path for path in store.root.glob("[!.]*/*") if path.is_dir()):
+    for stage, key in list(store.folders()):
         try:
-            store.verify(folder.parent.name, folder.name, full=True)
+            store.verify(stage, key, full=True)
         except ArtifactCorrupted as error:
-            store.quarantine(folder, str(error))
+            store.quarantine(store.stage_folder(stage, key), str(error))
             damaged.append(str(error))
     return damaged
 
@@ -61,7 +60,7 @@ def collect_garbage(store: Store, *, keep_days: float, dry_run: bool = False) ->
     )
     if not dry_run:
         for path in doomed:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            store.remove(path)
     return collected
 
 

@@ -1,6 +1,7 @@
 """Report: one self-contained HTML file with the tables and plots of a run, and the plots as files."""
 
 import base64
+import hashlib
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
@@ -76,6 +77,12 @@ def render_with_times(html: str, reports: Sequence[StageReport]) -> str:
         )
     )
     return html.replace(_TIMES, section, 1)
+
+
+def templates_digest() -> str:
+    """sha256 over the report's templates: sources that no module imports."""
+    content = "\0".join(_resource(name) for name in ("report.html", "report.css"))
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _metric_rows(work: Work) -> list[dict[str, Any]]:

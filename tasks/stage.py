@@ -7,6 +7,7 @@ store, and reports what happened.
 """
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -178,9 +179,10 @@ class Stage:
         """
         from tasks.orchestrate import call_stage
 
+        was_there = os.path.lexists(store.stage_folder(self.name, request.key))
         known = store.find(self.name, request.key)
         state: Literal["ran", "cached"] = "ran" if known is None or request.refresh else "cached"
-        reason = self._reason(request, store, known=known)
+        reason = self._reason(request, store, known=known, was_there=was_there)
         started = time.monotonic()
         with PeakMemory() as memory:
             manifest = call_stage(self, request, store, reason=reason)
@@ -196,16 +198,18 @@ class Stage:
             opened=tuple(request.inputs),
         )
 
-    def _reason(self, request: StageRequest, store: Store, *, known: Manifest | None) -> str:
+    def _reason(self, request: StageRequest, store: Store, *, known: Manifest | None, was_there: bool) -> str:
         if request.refresh:
             return "refresh was asked for"
         if known is not None:
             return f"key {request.key[:12]} is in the store, intact"
+        if was_there:
+            return "its artifact was damaged; that is in the quarantine now"
+        if store.record_path(self.name, request.key).exists():
+            return "its artifact was missing"
         previous = store.latest(self.name)
         if previous is None:
             return "first run of this stage in this store"
-        if previous.key == request.key:
-            return "its artifact was missing or damaged"
         return f"changed since the last run: {explain_change(request.identity, previous.identity)}"
 
 

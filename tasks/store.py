@@ -2,15 +2,15 @@
 
 Layout below the root: `STAGE/KEY/` committed stage folders; `.tmp/` folders being written, named after
 their owner's pid; `.quarantine/` what failed a contract or a verification; `.scratch/` checkpoints of
-unfinished stages; `.index/DIGEST` the folders that hold an artifact; `.results/` and `.locks/` Prefect's
-cache records and locks. Everything lies inside the root and every URI is relative to it, so a store can
-be moved and two stores never mix.
+unfinished stages; `.results/` and `.locks/` Prefect's cache records and locks. Everything lies inside the
+root and every URI is relative to it, so a store can be moved and two stores never mix.
 """
 
 import errno
 import json
 import logging
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -22,7 +22,10 @@ from tasks.errors import ArtifactCorrupted, StoreFull, StoreUnusable, UnknownArt
 
 logger = logging.getLogger(__name__)
 
+MARKER = "store.json"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# Stage names are identifiers, keys hashes; nothing else below the root is the store's to touch.
+_STAGE, _KEY = re.compile(r"[a-z][a-z0-9_]*"), re.compile(r"[0-9a-f]{64}")
 _verified: dict[tuple[str, int, int, int], str] = {}
 
 
@@ -40,14 +43,13 @@ class Store:
         self.root = _local_path(root)
         try:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for name in (".tmp", ".quarantine", ".scratch", ".index", ".results", ".locks"):
+            self._check_owner()
+            for name in (".tmp", ".quarantine", ".scratch", ".results", ".locks"):
                 (self.root / name).mkdir(exist_ok=True, mode=0o700)
+            self._check_format()
+            self._sweep()
         except OSError as error:
             raise StoreUnusable(f"store {self.root}: {error.strerror or error}") from error
-        if self.root.stat().st_uid != os.geteuid():
-            raise StoreUnusable(f"store {self.root} belongs to another user; it must not be shared")
-        self._check_format()
-        self._sweep()
 
     def stage_folder(self, stage: str, key: str) -> Path:
         """Where the stage folder of `key` lies, committed or not."""
@@ -59,10 +61,8 @@ class Store:
         Raises:
             ArtifactCorrupted: its URI leads out of the store.
         """
-        parts = Path(artifact.uri).parts
-        if len(parts) != 3 or any(part.startswith(".") for part in parts):
-            raise ArtifactCorrupted(artifact.uri, "is not the address of an artifact")
-        return self.root.joinpath(*parts)
+        stage, key, kind = _address(artifact)
+        return self.root / stage / key / kind
 
     def scratch(self, stage: str, key: str) -> Path:
         """A folder for the unfinished work of a stage; it outlives a crash, not the publication."""
@@ -81,7 +81,7 @@ class Store:
             full: hash every file, also those this process has seen unchanged before.
         """
         folder = self.stage_folder(stage, key)
-        if not folder.exists():
+        if not os.path.lexists(folder):
             return None
         try:
             return self.verify(stage, key, full=full)
@@ -96,6 +96,8 @@ class Store:
             ArtifactCorrupted: a file is missing, added or altered, or the manifest does not parse.
         """
         folder, uri = self.stage_folder(stage, key), f"{stage}/{key}"
+        if folder.is_symlink():
+            raise ArtifactCorrupted(uri, "is a link; the store holds folders only")
         try:
             manifest = Manifest.load((folder / MANIFEST).read_bytes())
             present = {path.relative_to(folder).as_posix(): path for path in files_below(folder)}
@@ -118,7 +120,7 @@ class Store:
         Raises:
             ArtifactCorrupted: it is gone, damaged, or not the artifact the handle describes.
         """
-        stage, key, _ = Path(artifact.uri).parts
+        stage, key, _ = _address(artifact)
         folder = self.path(artifact)
         if not folder.exists():
             raise ArtifactCorrupted(artifact.uri, "is not in the store")
@@ -133,9 +135,9 @@ class Store:
         Raises:
             StoreFull: the disk, quota or file size limit was exhausted while writing.
         """
-        folder = self.root / ".tmp" / f"{os.getpid()}-{stage}-{key[:12]}-{uuid.uuid4().hex[:8]}"
-        folder.mkdir(mode=0o700)
+        folder = self.root / ".tmp" / f"{_writer()}-{stage}-{key[:12]}-{uuid.uuid4().hex[:8]}"
         try:
+            folder.mkdir(mode=0o700)
             yield folder
         except OSError as error:
             if error.errno in _FULL:
@@ -165,22 +167,26 @@ class Store:
             _sync(path)
         target = self.stage_folder(manifest.stage, manifest.key)
         target.parent.mkdir(exist_ok=True, mode=0o700)
+        published = self._commit(folder, target, manifest, replace=replace)
+        _sync(target.parent)
+        # Also where another was faster: a later forced re-run must not resume from this one's checkpoints.
+        shutil.rmtree(self.root / ".scratch" / f"{manifest.stage}-{manifest.key}", ignore_errors=True)
+        return published
+
+    def _commit(self, folder: Path, target: Path, manifest: Manifest, *, replace: bool) -> Manifest:
         while True:
             try:
                 folder.rename(target)
-                break
             except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                     raise
+            else:
+                return manifest
             winner = self.find(manifest.stage, manifest.key)
             if winner is not None and (winner.artifacts == manifest.artifacts or not replace):
                 return winner
             if winner is not None:
                 self.quarantine(target, "replaced by a forced re-run with other bytes")
-        _sync(target.parent)
-        self._index(manifest)
-        shutil.rmtree(self.root / ".scratch" / f"{manifest.stage}-{manifest.key}", ignore_errors=True)
-        return manifest
 
     def quarantine(self, folder: Path, reason: str) -> Path:
         """Move a folder out of the way, keep it for inspection, and write down why."""
@@ -190,8 +196,27 @@ class Store:
             folder.rename(target)
         except FileNotFoundError:  # another process was faster
             return target
+        os.utime(target, follow_symlinks=False)  # garbage collection counts its age from here
         target.with_suffix(".json").write_text(json.dumps({"folder": target.name, "reason": reason}))
         return target
+
+    def remove(self, path: Path) -> int:
+        """Delete a folder or file of the store, out of every reader's sight first; returns its bytes."""
+        doomed = self.root / ".tmp" / f"{_writer()}-removed-{uuid.uuid4().hex[:8]}"
+        path.rename(doomed)
+        num_bytes = _size_below(doomed) if doomed.is_dir() else doomed.lstat().st_size
+        _remove(doomed)
+        return num_bytes
+
+    def record_path(self, stage: str, key: str) -> Path:
+        """Where Prefect keeps its record that `key` has been computed; the name is Prefect's cache key."""
+        return self.root / ".results" / f"{stage}-{key}"
+
+    def folders(self) -> Iterator[tuple[str, str]]:
+        """(stage, key) of every stage folder, intact or not; what else lies below the root is not ours."""
+        for path in sorted(self.root.glob("[!.]*/*")):
+            if _STAGE.fullmatch(path.parent.name) and _KEY.fullmatch(path.name):
+                yield path.parent.name, path.name
 
     def manifests(self) -> Iterator[Manifest]:
         """Every committed manifest that parses, unverified, by stage and key."""
@@ -228,10 +253,11 @@ class Store:
         return next(iter(found.values()))
 
     def _check_format(self) -> None:
-        marker = self.root / "store.json"
+        marker = self.root / MARKER
         if not marker.exists():
-            temporary = marker.with_suffix(f".{os.getpid()}")
+            temporary = self.root / ".tmp" / f"{_writer()}-{MARKER}-{uuid.uuid4().hex[:8]}"
             temporary.write_text(json.dumps({"format": FORMAT}) + "\n")
+            _sync(temporary)
             temporary.rename(marker)
             return
         try:
@@ -241,18 +267,23 @@ class Store:
         if found != FORMAT:
             raise StoreUnusable(f"store {self.root} has format {found}; this version reads format {FORMAT}")
 
-    def _sweep(self) -> None:
-        """Remove the folders of writers that are no longer alive."""
-        for folder in (self.root / ".tmp").iterdir():
-            pid = folder.name.partition("-")[0]
-            if pid.isdigit() and not Path("/proc", pid).exists():
-                shutil.rmtree(folder, ignore_errors=True)
+    def _check_owner(self) -> None:
+        """Refuse a folder of another user, and one that holds something else than a store."""
+        if self.root.stat().st_uid != os.geteuid():
+            raise StoreUnusable(f"store {self.root} belongs to another user; it must not be shared")
+        if not (self.root / MARKER).exists():
+            others = sorted(path.name for path in self.root.iterdir() if not path.name.startswith("."))
+            # Another process may have made the marker meanwhile, and published at once.
+            if others and not (self.root / MARKER).exists():
+                raise StoreUnusable(f"{self.root} is no store and not empty: it holds {others[0]}")
 
-    def _index(self, manifest: Manifest) -> None:
-        for artifact in manifest.artifacts.values():
-            entry = self.root / ".index" / artifact.digest
-            with entry.open("a") as file:
-                file.write(artifact.uri + "\n")
+    def _sweep(self) -> None:
+        """Remove what writers that are no longer alive have left."""
+        for path in (self.root / ".tmp").iterdir():
+            owner = path.name.partition("-")[0]
+            pid, _, started = owner.partition(".")
+            if pid.isdigit() and _start_of(pid) != started:
+                _remove(path)
 
 
 def _local_path(root: Path | str) -> Path:
@@ -284,6 +315,36 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _address(artifact: Artifact) -> tuple[str, str, str]:
+    parts = artifact.uri.split("/")
+    if len(parts) != 3 or not _STAGE.fullmatch(parts[0]) or not _KEY.fullmatch(parts[1]):
+        raise ArtifactCorrupted(artifact.uri, "is not the address of an artifact")
+    if parts[2] != artifact.kind or not _STAGE.fullmatch(artifact.kind):
+        raise ArtifactCorrupted(artifact.uri, "is not the address of an artifact")
+    return parts[0], parts[1], parts[2]
+
+
+def _writer() -> str:
+    """This process, told apart from an earlier one of the same pid by when it started."""
+    return f"{os.getpid()}.{_start_of(str(os.getpid()))}"
+
+
+def _start_of(pid: str) -> str | None:
+    """When a process started, in clock ticks since boot; None when there is no such process."""
+    try:
+        status = Path("/proc", pid, "stat").read_text()
+    except OSError:
+        return None
+    return status.rpartition(")")[2].split()[19]  # the name before it may hold spaces and brackets
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _size_below(folder: Path) -> int:

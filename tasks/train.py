@@ -63,7 +63,7 @@ def train(work: Work, config: TrainStageConfig) -> None:
     save_weights(method, work.output("model") / "checkpoint.safetensors")
     (work.output("model") / "config.json").write_bytes(canonical_json(result_fields(config)) + b"\n")
     _write_history(work.output("model") / "history.parquet", result.history)
-    work.describe("model", {"epochs": len(result.history)})
+    work.describe("model", {"epochs": len(result.history), "num_classes": num_classes})
     work.expect("model.history", num_epochs=config.train.epochs)
     work.volatile("epoch_seconds.json").write_bytes(canonical_json(result.epoch_seconds))
 

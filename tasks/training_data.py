@@ -10,18 +10,18 @@ from tasks.convert import num_rows, read_graph, read_labels, read_matrix, read_s
 from tasks.work import Work
 
 
-def open_training_data(work: Work, config: MethodConfig) -> TrainingData:
+def open_training_data(work: Work, config: MethodConfig, *, with_labels: bool = True) -> TrainingData:
     """The inputs the method declares, and nothing more.
 
     Labels are opened only for a method that declares it uses them, and then only those of the
-    training role of the source's first split are handed over.
+    training role of the source's first split are handed over; embedding needs none, even then.
     """
     declared = method_class(config.name)
     smoothed = declared.inputs == "smoothed"
     x_NF = read_matrix(work.input("smoothed") / "features.parquet", "x") if smoothed else None
     graph = None if smoothed else read_graph(work.input("graph"))
     num_nodes = num_rows(work.input("smoothed") / "features.parquet") if graph is None else graph.num_nodes
-    y_N = _training_labels(work) if declared.uses_labels else None
+    y_N = _training_labels(work) if declared.uses_labels and with_labels else None
     return TrainingData(num_nodes=num_nodes, x_NF=x_NF, graph=graph, y_N=y_N)
 
 

@@ -59,8 +59,8 @@ def _load_model(work: Work) -> tuple[Any, Any]:
 
     folder = work.input("model")
     config = TrainStageConfig.model_validate(json.loads((folder / "config.json").read_bytes()))
-    data = open_training_data(work, config.method)
-    num_classes = work.metadata("labels")["num_classes"] if "labels" in work.inputs else None
+    data = open_training_data(work, config.method, with_labels=False)
+    num_classes = work.metadata("model")["num_classes"]
     method = build_for(data, config.method, num_classes=num_classes, seed=work.seed)
     load_weights(method, folder / "checkpoint.safetensors")
     return method, data

@@ -116,3 +116,15 @@ def test_import_stays_light() -> None:
         "sys.exit(bool({'great_expectations', 'pandas', 'jinja2', 'torch', 'gcl'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_sample_counts_rows_from_the_start_of_the_file(tmp_path: Path) -> None:
+    num_edges = 150_000  # more than one batch
+    schema = TABLES["graph.edges"].schema()
+    dst = np.arange(num_edges)
+    dst[140_000] = -1
+    columns = {"src": np.arange(num_edges), "dst": dst}
+    pq.write_table(pa.table(columns, schema=schema), tmp_path / "t.parquet")
+    with pytest.raises(ContractViolation) as caught:
+        check_table(tmp_path / "t.parquet", "graph.edges", context={})
+    assert caught.value.failures[0].sample == ({"row": 140_000, "dst": -1},)

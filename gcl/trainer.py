@@ -120,9 +120,9 @@ def train(
                     keeper.save(finished)
                     raise TrainingInterrupted(f"{reason}; {epoch} of {config.epochs} epochs are finished")
                 optimizer.zero_grad(set_to_none=True)
-                terms = method.training_loss(
-                    data.batch(rows_B, device=device), epoch=epoch, step=step, seed=seed
-                )
+                batch = data.batch(rows_B, device=device)
+                with _precision(device, config):
+                    terms = method.training_loss(batch, epoch=epoch, step=step, seed=seed)
                 values = _finite_values(terms, epoch)
                 torch.autograd.backward(terms["loss"])
                 _check_gradients(method, epoch)
@@ -233,6 +233,11 @@ def _check_gradients(method: Method, epoch: int) -> None:
     for name, finite in zip(gradients, is_finite, strict=True):
         if not finite:
             raise NonFiniteLoss(epoch + 1, f"gradient of {name}")
+
+
+def _precision(device: str, config: TrainConfig) -> torch.autocast:
+    is_half = config.precision == "bfloat16"
+    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=is_half)
 
 
 @contextmanager

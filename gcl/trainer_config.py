@@ -18,6 +18,11 @@ class TrainConfig(Config):
         "constant", description="learning rate over the epochs: constant, or cosine from full to zero"
     )
     optimizer: Literal["adam"] = Field("adam", description="optimizer: adam")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="matrix products of the encoder in training: float32, or bfloat16 (faster where the "
+        "processor has it); weights, scores and embeddings stay float32",
+    )
     checkpoint_every: int = operational(10, ge=1, description="epochs between two checkpoints: count >= 1")
     deadline_seconds: float | None = operational(
         None, gt=0, description="stop, resumable, after so many seconds of training; none for no limit"

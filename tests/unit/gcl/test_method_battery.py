@@ -193,6 +193,19 @@ def test_resumed_run_equals_the_unbroken_one(config, tmp_path):
 
 
 @battery
+def test_half_precision_trains_close_to_float32_and_repeats_bit_for_bit(config):
+    histories = []
+    for precision in ("float32", "bfloat16", "bfloat16"):
+        method = make_method(config)
+        settings = TrainConfig(epochs=2, batch_size=64, precision=precision)
+        histories.append(train(method, make_data(config.name), settings, seed=0).history)
+        assert all(parameter.dtype == torch.float32 for parameter in method.parameters())
+    assert histories[1] == histories[2] != histories[0]
+    for half, full in zip(histories[1], histories[0], strict=True):
+        assert half["loss"] == pytest.approx(full["loss"], rel=0.05)
+
+
+@battery
 def test_labels_are_refused_unless_declared(config):
     data = make_data(config.name)
     if method_class(config.name).uses_labels:

@@ -83,7 +83,8 @@ def contenders(graph: Graph, pool: ThreadPoolExecutor, num_threads: int) -> tupl
 
     steps: Contenders = {
         f"ours, in place, blocks of {BLOCK_COLUMNS}": ours_in_place(BLOCK_COLUMNS),
-        "ours, in place, all columns": ours_in_place(x.shape[1]),
+        "ours, in place, blocks of 64": ours_in_place(64),
+        "ours, in place, blocks of 32": ours_in_place(32),
         "ours, new memory": lambda: propagation.propagate(x),
         "torch CSR, int32": lambda: int32_csr @ x,
         "torch CSR, int64": lambda: int64_csr @ x,

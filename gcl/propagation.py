@@ -107,8 +107,8 @@ class Propagation:
     """Sums and averages over neighbours of one graph, differentiable with respect to the features.
 
     The unweighted sum runs in dgl's blocked kernel and the normalisation is a row scaling before and after
-    it: at 200k nodes and 2M edges about four times as fast as a CSR product that multiplies by 1/d at every
-    edge. Weighted graphs go through torch CSR (dgl's weighted kernel is slower than that).
+    it: at 200k nodes and 2M edges more than three times as fast as a CSR product that multiplies by 1/d at
+    every edge. Weighted graphs go through torch CSR (dgl's weighted kernel is slower than that).
 
     Attributes:
         num_nodes: N.

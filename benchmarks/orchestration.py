@@ -1,6 +1,7 @@
 """What orchestration costs: `gclflow run` against the same gcl calls in a plain script, both from scratch.
 
-    python benchmarks/orchestration.py --set dataset.format=planetoid --set dataset.path=DIR --set dataset.name=cora
+    python benchmarks/orchestration.py --set dataset.format=planetoid --set dataset.name=cora \\
+        --set dataset.path=DIR
 
 Both run in a process of their own, one after the other, `--repeats` times; the medians and their ratio
 are printed. The plain script reads, smooths, trains, scores, clusters, evaluates and draws with the same
@@ -142,9 +143,8 @@ def main() -> None:
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     allowed = 1.25 * medians["plain"] + 20
     print(f"plain script {medians['plain']:.1f} s, pipeline with its own server {medians['pipeline']:.1f} s")
-    print(
-        f"allowed: 1.25 x plain + 20 s = {allowed:.1f} s: {'kept' if medians['pipeline'] <= allowed else 'NOT kept'}"
-    )
+    verdict = "kept" if medians["pipeline"] <= allowed else "NOT kept"
+    print(f"allowed: 1.25 x plain + 20 s = {allowed:.1f} s: {verdict}")
     if options.json:
         options.json.write_text(
             json.dumps({"seconds": seconds, "medians": medians, "allowed": allowed}, indent=1)

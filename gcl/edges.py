@@ -214,8 +214,8 @@ def canonical_edges(
         is not added twice.
 
     Raises:
-        InvalidGraph: no nodes, endpoints outside the graph, weights not finite and positive, rejected self-loops;
-            from the iteration: rejected repeats or directions, weights that depend on the direction.
+        InvalidGraph: no nodes, endpoints outside the graph, weights not finite and positive, rejected
+            self-loops; from the iteration: rejected repeats or directions, weights that depend on the direction.
     """
     if num_nodes == 0:
         raise InvalidGraph(

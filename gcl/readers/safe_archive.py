@@ -118,9 +118,7 @@ def _checked_members(archive: zipfile.ZipFile, what: str, max_bytes: int) -> dic
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, what: str, spec: ArraySpec) -> np.ndarray:
     # ZipExtFile gives at most the size that the directory declares, and checks the CRC at the end.
     with archive.open(info) as file:
-        array = _read_array(cast(BinaryIO, file), what, spec, num_bytes=info.file_size)
-        file.read(1)
-    return array
+        return _read_array(cast(BinaryIO, file), what, spec, num_bytes=info.file_size)
 
 
 def _read_array(file: BinaryIO, what: str, spec: ArraySpec, *, num_bytes: int) -> np.ndarray:

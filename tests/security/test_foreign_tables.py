@@ -5,6 +5,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -75,6 +77,16 @@ def test_mutated_text_is_read_or_refused_and_nothing_else(
             read_all(overrides)
 
     mutate()
+
+
+def test_text_in_parquet_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    """Neither writing nor reading Parquet checks this; a validation of every batch does."""
+    offsets = pa.py_buffer(np.array([0, 1, 2, 3], np.int32).tobytes())
+    ids = pa.StringArray.from_buffers(3, offsets, pa.py_buffer(b"a\xffc"))
+    ends = pa.array(["a"])
+    overrides = own_parquet(tmp_path, id_type="string", id=ids, edge_source=ends, edge_target=ends)
+    with pytest.raises(SourceUnreadable, match="UTF8"):
+        read_all(overrides)
 
 
 def test_row_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

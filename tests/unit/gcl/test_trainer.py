@@ -260,4 +260,4 @@ def test_epoch_time_is_linear_in_the_number_of_nodes():
         started = time.process_time()
         run(method, TrainConfig(epochs=1, batch_size=128), data)
         seconds.append((time.process_time() - started) / num_nodes)
-    assert seconds[1] < 1.3 * seconds[0]
+    assert seconds[1] < 1.5 * seconds[0]

@@ -1,7 +1,6 @@
 """What orchestration costs: `gclflow run` against the same gcl calls in a plain script, both from scratch.
 
-    python benchmarks/orchestration.py --set dataset.format=planetoid --set dataset.name=cora \\
-        --set dataset.path=DIR
+    python benchmarks/orchestration.py --set dataset.format=planetoid --set dataset.path=DIR ...
 
 Both run in a process of their own, one after the other, `--repeats` times; the medians and their ratio
 are printed. The plain script reads, smooths, trains, scores, clusters, evaluates and draws with the same

@@ -15,6 +15,14 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 PAGE = HERE.parent / "docs" / "results.md"
+INTRODUCTION = """# Results
+
+Made by `python benchmarks/results.py page` from the JSON files in `benchmarks/results`. Each figure is a mean
+over encoder seeds with its sample standard deviation, in percent. Beside the method stand two controls with the
+same head and budget: the smoothed features themselves, and the untrained encoder. Presets were chosen on
+validation accuracy of node classification alone and committed before any test figure was computed; validation
+stands beside test.
+"""
 ROWS = (
     ("node_classification", "accuracy", "accuracy"),
     ("node_classification", "macro_f1", "macro-F1"),
@@ -52,14 +60,7 @@ def add(out: Path, name: str, command: str) -> None:
 def page() -> None:
     """Write docs/results.md."""
     kept = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
-    parts = [
-        "# Results\n",
-        "Made by `python benchmarks/results.py page` from the JSON files in `benchmarks/results`. Each figure is",
-        "a mean over encoder seeds with its sample standard deviation, in percent. Beside the method stand two",
-        "controls with the same head and budget: the smoothed features themselves, and the untrained encoder.",
-        "Presets were chosen on validation accuracy of node classification alone and committed before any test",
-        "figure was computed; validation stands beside test.\n",
-    ]
+    parts = [INTRODUCTION]
     for record in kept:
         if "metrics" in record:
             parts += section(record)

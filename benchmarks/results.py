@@ -18,8 +18,8 @@ PAGE = HERE.parent / "docs" / "results.md"
 INTRODUCTION = """# Results
 
 Made by `python benchmarks/results.py page` from the JSON files in `benchmarks/results`. Each figure is a mean
-over encoder seeds with its sample standard deviation, in percent. Beside the method stand two controls with the
-same head and budget: the smoothed features themselves, and the untrained encoder. Presets were chosen on
+over encoder seeds with its sample standard deviation, in percent. Beside the method stand two controls with
+the same head and budget: the smoothed features themselves, and the untrained encoder. Presets were chosen on
 validation accuracy of node classification alone and committed before any test figure was computed; validation
 stands beside test.
 """

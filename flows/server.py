@@ -36,11 +36,15 @@ def prefect_server(home: Path) -> Iterator[str]:
         home: folder for the private server's database, log and client files.
 
     Raises:
-        ServerNotStarted: it did not answer within two minutes.
+        ServerNotStarted: the configured server does not answer, or the private one did not come up.
     """
     with ExitStack() as stack:
-        url = os.environ.get("PREFECT_API_URL") or stack.enter_context(_private_server(home))
-        yield url
+        url = os.environ.get("PREFECT_API_URL")
+        if url and not _answers(url):
+            raise ServerNotStarted(
+                f"PREFECT_API_URL names {url}, which does not answer; unset it for a private server"
+            )
+        yield url or stack.enter_context(_private_server(home))
 
 
 @contextmanager
@@ -122,14 +126,19 @@ def _free_port() -> int:
 def _wait_until_up(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(f"{url}/health", timeout=2) as response:  # noqa: S310  loopback
-                if response.status == 200:
-                    return
-        except (urllib.error.URLError, OSError):
-            time.sleep(_POLL_SECONDS)
+        if _answers(url):
+            return
+        time.sleep(_POLL_SECONDS)
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
     raise ServerNotStarted(f"the private Prefect server did not start; its log ends:\n{tail}")
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=5) as response:  # noqa: S310
+            return bool(response.status == 200)
+    except (urllib.error.URLError, ValueError, OSError):
+        return False
 
 
 def _restore(before: dict[str, str | None]) -> None:

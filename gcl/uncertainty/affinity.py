@@ -32,9 +32,10 @@ def affinity_uncertainty(
     """Mean pair uncertainty of every node against one shared sample of candidates and its own neighbours.
 
     Doubt about candidates anywhere says that the node has no clear kind; doubt about its own neighbours
-    that it stands between kinds in the graph. The two means are mixed.
+    that it stands between kinds in the graph. The two means are mixed. A node near to none but itself is an
+    outlier and gets full doubt: its groups are as clear as can be, so it would pass for the surest of all.
 
-    Time O(N M D) and memory O(block x M) for M candidates; the blocks do not change the result.
+    Time O(N M D) and memory O(block x M) for M candidates; blocks change no more than the last bits.
 
     Args:
         z_ND: float32 embeddings; a zero row has no direction and is not scored.
@@ -57,6 +58,7 @@ def affinity_uncertainty(
     candidates = candidates[has_direction_N[candidates]]
     neighbour_NV = _neighbour_table(graph, max_neighbours, len(z_ND))
     score_N = np.full(len(z_ND), np.nan, np.float32)
+    full_doubt = float(pair_uncertainty(np.array(0.5), estimator=estimator, reward=reward))
     for start in range(0, len(z_ND), rows_at_once):
         nodes = np.arange(start, min(start + rows_at_once, len(z_ND)))
         similarity_BM = _similarities(unit_ND, has_direction_N, nodes, candidates, neighbour_NV[nodes])
@@ -69,6 +71,7 @@ def affinity_uncertainty(
         among_neighbours_B = _mean_of_finite(pair_BM[:, first_neighbour:])
         weight_B = np.where(np.isfinite(among_neighbours_B), neighbour_weight, 0.0)
         mixed_B = (1 - weight_B) * among_candidates_B + weight_B * np.nan_to_num(among_neighbours_B)
+        mixed_B = np.where(near_BM[:, 1:].any(1), mixed_B, full_doubt)
         score_N[nodes] = np.where(has_direction_N[nodes], mixed_B, np.nan)
     return score_N
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from gcl.config import Config, operational
+from gcl.config import Config
 
 
 class UncertaintyConfig(Config):
@@ -52,4 +52,3 @@ class UncertaintyConfig(Config):
         le=1000,
         description="softness of membership: 1 is the posterior of round Gaussians; factor",
     )
-    rows_at_once: int = operational(1024, ge=1, le=1_000_000, description="affinity: nodes a block; count")

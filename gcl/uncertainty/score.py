@@ -76,7 +76,6 @@ def _affinity(
         reward=config.reward,
         neighbour_weight=config.neighbour_weight,
         seed=seed,
-        rows_at_once=config.rows_at_once,
     )
 
 

@@ -65,6 +65,16 @@ def test_no_cluster_is_empty_while_points_are_distinct():
     assert sorted(np.bincount(fit.cluster_N, minlength=4)) == [1, 1, 1, 50]
 
 
+def test_a_cluster_that_loses_its_nodes_moves_to_the_worst_fitting_one():
+    from gcl.clustering.kmeans import _lloyd
+
+    z_ND = np.array([[0, 0], [0, 1], [9, 0], [9, 1], [30, 0]], np.float32)
+    start_RKD = np.array([[[0, 0.5], [9, 0.5], [1000, 1000]]], np.float32)
+    label_NR, _, inertia_R = _lloyd(z_ND, start_RKD, 50)
+    assert len(set(label_NR[:, 0].tolist())) == 3
+    assert inertia_R[0] == pytest.approx(1.0)
+
+
 def test_as_many_clusters_as_nodes():
     z_ND, _ = blobs(num_nodes=6)
     (fit,) = fit_kmeans(z_ND, 6, seeds=[0])

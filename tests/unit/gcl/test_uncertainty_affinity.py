@@ -63,12 +63,13 @@ def test_posterior_is_that_of_the_planted_gaussians():
     np.testing.assert_allclose(found, expected, atol=0.08)
 
 
-def test_posterior_does_not_fall_again_beyond_the_upper_mean():
-    value_BM = np.array([[0.0, 0.4, -0.4, 0.2, -0.2, 0.9, 0.91, 0.92, 2.0]])
-    near_BM = value_BM > 0.5
-    near_BM[0, -1] = False  # moments without the far point
-    p_BM = near_probability(value_BM, value_BM > 0.5)
-    assert p_BM[0, -1] > 0.5
+def test_the_wider_group_does_not_win_on_the_far_side_of_the_tighter():
+    """Lower values cluster tightly, one a little below: it must not count as near to the wide upper group."""
+    tight, wide = np.tile([-0.01, 0.01], 20), np.linspace(0.5, 1.5, 10)
+    value_BM = np.concatenate([[-0.06], tight, wide])[None]
+    p_BM = near_probability(value_BM, value_BM > 0.3)
+    assert p_BM[0, 0] < 0.01
+    assert p_BM[0, -10:].min() > 0.5
 
 
 @pytest.mark.parametrize("q", [0.6, 0.7, 0.8, 0.9])
@@ -113,6 +114,20 @@ def test_a_node_between_clusters_in_the_graph_scores_higher():
     same[0, 0] = False
     score_N = affinity_uncertainty(z_ND, **(OPTIONS | {"graph": Graph(80, *np.nonzero(same))}))
     assert score_N[0] == score_N.max()
+
+
+def test_an_outlier_is_not_the_surest_node():
+    rng = np.random.default_rng(0)
+    z_ND = (np.eye(3, 12)[np.arange(90) % 3] + 0.05 * rng.normal(size=(90, 12))).astype("f")
+    z_ND[0] = -np.eye(12)[5]
+    for estimator in ("softmax", "entropy", "gambler"):
+        score_N = affinity_uncertainty(z_ND, **(OPTIONS | {"estimator": estimator}))
+        assert score_N[0] == score_N.max()
+
+
+def test_a_candidate_is_never_compared_with_itself():
+    """Orthogonal nodes are all outliers; a node that counted itself as company would look sure."""
+    np.testing.assert_array_equal(affinity_uncertainty(np.eye(6, dtype="f"), **OPTIONS), 0.5)
 
 
 def test_nodes_without_neighbours_use_candidates_alone():

@@ -215,7 +215,8 @@ def canonical_edges(
 
     Raises:
         InvalidGraph: no nodes, endpoints outside the graph, weights not finite and positive, rejected
-            self-loops; from the iteration: rejected repeats or directions, weights that depend on the direction.
+            self-loops; from the iteration: rejected repeats or directions, weights that depend on
+            the direction.
     """
     if num_nodes == 0:
         raise InvalidGraph(

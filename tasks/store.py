@@ -242,14 +242,17 @@ class Store:
         Raises:
             UnknownArtifact: there is none, or more than one.
         """
-        found = {
-            artifact.digest: (manifest, artifact)
-            for manifest in self.manifests()
-            for artifact in manifest.artifacts.values()
-            if artifact.digest.startswith(prefix) or manifest.key.startswith(prefix)
-        }
-        if len(found) != 1 and not any(manifest.key.startswith(prefix) for manifest, _ in found.values()):
-            raise UnknownArtifact(f"{len(found)} artifacts have a digest starting with {prefix!r}")
+        found: dict[str, tuple[Manifest, Artifact]] = {}
+        for manifest in self.manifests():
+            if manifest.key.startswith(prefix):  # a key stands for the first artifact of its folder
+                found[manifest.key] = (manifest, next(iter(manifest.artifacts.values())))
+            found |= {
+                artifact.digest: (manifest, artifact)
+                for artifact in manifest.artifacts.values()
+                if artifact.digest.startswith(prefix)
+            }
+        if len(found) != 1:
+            raise UnknownArtifact(f"{len(found)} artifacts have a digest or key starting with {prefix!r}")
         return next(iter(found.values()))
 
     def _check_format(self) -> None:

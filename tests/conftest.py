@@ -1,6 +1,7 @@
 """Shared fixtures: where the real graphs lie, and tiny graphs."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,3 +17,30 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"public graphs not found at {folder}; set GCLFLOW_TEST_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of a finished tiny run; copy it before changing anything in it."""
+    from tests.tiny_runs import run_direct, tiny
+
+    store = tmp_path_factory.mktemp("finished") / "store"
+    assert len(run_direct(tiny(), store).ran) == 7
+    return store
+
+
+@pytest.fixture
+def store_copy(finished_store: Path, tmp_path: Path) -> Path:
+    """A copy of the finished store, free to be damaged."""
+    import shutil
+
+    return Path(shutil.copytree(finished_store, tmp_path / "store", symlinks=True))
+
+
+@pytest.fixture(scope="session")
+def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The API of one Prefect server for the whole session; PREFECT_API_URL names it meanwhile."""
+    from flows.server import prefect_server
+
+    with prefect_server(tmp_path_factory.mktemp("prefect")) as url:
+        yield url

@@ -86,8 +86,8 @@ def choose_num_clusters(evidence: Sequence[Evidence], *, stability_slack: float)
     1. Eligible is every K whose stability lies within `stability_slack` of the largest; without
        stability measured, every K.
     2. Among those, each of silhouette, inertia knee and modularity ranks the K, larger first; the least
-       mean rank wins, ties go to the smaller K. Conductance is reported only: it falls with K whatever
-       the data.
+       mean rank wins, ties go to the smaller K. Conductance is reported only: it prefers few clusters
+       whatever the data.
 
     Returns:
         K, and notes for the reader where a single measure would have chosen otherwise.

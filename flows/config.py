@@ -29,6 +29,7 @@ STAGE_NAMES: tuple[StageName, ...] = (
     "report",
 )
 
+_DEFAULT_METHOD = "dmat_i"
 _MAX_BYTES = 1 << 20
 _MAX_DEPTH = 8
 
@@ -88,6 +89,7 @@ def load_config(
     _drop_other_variant(base, changes, section="dataset", tag="format")
     _drop_other_variant(base, changes, section="method", tag="name")
     _merge(base, changes)
+    base.setdefault("method", {}).setdefault("name", _DEFAULT_METHOD)
     return validate_config(base), None if preset == "none" else preset
 
 
@@ -202,6 +204,8 @@ def _explain(item: Mapping[str, Any]) -> str:
     location = [str(part) for part in item["loc"]]
     if len(location) > 2 and location[0] in ("dataset", "method"):
         del location[1]  # the variant's tag, which pydantic inserts
+    if item["type"] == "union_tag_not_found":
+        return f"{'.'.join(location)}.{item['ctx']['discriminator'].strip(chr(39))}: is missing"
     given = "" if item["type"] in ("missing", "extra_forbidden") else f" (got {item['input']!r:.80})"
     if item["type"] == "extra_forbidden":
         return f"{'.'.join(location)}: there is no such field"

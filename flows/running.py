@@ -145,7 +145,7 @@ def _send_logs() -> None:
 def _progress_bars() -> Iterator[None]:
     """A bar for every stage that reports progress, on a terminal."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
     columns = (
@@ -156,14 +156,14 @@ def _progress_bars() -> Iterator[None]:
         TimeRemainingColumn(),
     )
     with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
-        known: dict[str, int] = {}
+        known: dict[str, TaskID] = {}
 
         def show(progress: Progress) -> None:
             if progress.stage not in known or progress.done <= 1:
-                known[progress.stage] = bars.add_task(progress.stage, total=progress.total, detail="")  # type: ignore[assignment]
-            bars.update(known[progress.stage], completed=progress.done, detail=progress.detail)  # type: ignore[arg-type]
+                known[progress.stage] = bars.add_task(progress.stage, total=progress.total, detail="")
+            bars.update(known[progress.stage], completed=progress.done, detail=progress.detail)
             if progress.done >= progress.total:
-                bars.remove_task(known.pop(progress.stage))  # type: ignore[arg-type]
+                bars.remove_task(known.pop(progress.stage))
 
         with listening(show):
             yield

@@ -37,7 +37,7 @@ class KeyPolicy(CachePolicy):
         return f"{request.stage}-{request.key}"
 
 
-class VerifyingSerializer(Serializer):  # type: ignore[type-arg]  # subscripts break its registry
+class VerifyingSerializer(Serializer):  # a subscript breaks its registry
     """Writes which stage folder a result is; reading it back verifies that folder in the current store."""
 
     type: str = "gclflow-artifacts"

@@ -27,6 +27,7 @@ def smooth(work: Work, config: SmoothingConfig) -> None:
                     num_workers=config.num_workers,
                     threads_per_worker=config.threads_per_worker,
                     memory_limit=config.memory_limit,
+                    folder=work.scratch(),
                 )
             )
             scratch = work.scratch()

@@ -28,6 +28,8 @@ METRIC_RANGES: dict[str, tuple[float | None, float | None]] = {
     **dict.fromkeys(("accuracy", "balanced_accuracy", "f1", "f1_macro", "f1_micro", "macro_f1"), _UNIT),
     **dict.fromkeys(("micro_f1", "nmi", "purity", "auc", "roc_auc", "average_precision", "ap"), _UNIT),
     **dict.fromkeys(("homogeneity", "completeness", "v_measure", "ece", "coverage", "hits"), _UNIT),
+    **dict.fromkeys(("fmi", "conductance", "aurc", "e_aurc", "augrc", "risk_at_coverage", "answered"), _UNIT),
+    **dict.fromkeys(("answered_risk", "calibrated_accuracy", "ece_uncalibrated", "singleton_hit"), _UNIT),
     **dict.fromkeys(("ari", "ami", "silhouette", "modularity"), (-1.0, 1.0)),
     "brier": (0.0, 2.0),
     "nll": (0.0, None),

@@ -53,6 +53,8 @@ def export_run(state: PipelineState, record: RunRecord, out: Path) -> None:
     if "report" in state.artifacts:
         html = (state.store.path(state.artifacts["report"]) / "report.html").read_text("utf-8")
         _replace(out / "report.html", render_with_times(html, state.reports).encode())
+    else:
+        (out / "report.html").unlink(missing_ok=True)
     write_record(record, out)
 
 

@@ -39,8 +39,17 @@ def run(record: "RunRecord", *, out: Path) -> None:
         screen.print(_metric_table(record.metrics, record.validation_metrics))
     for note in record.notes:
         screen.print(f"note: {note}", markup=False)
-    place = out / "report.html" if len(record.seeds) == 1 else out / "seed-N" / "report.html"
-    screen.print(f"results in {out}; report: {place}", markup=False, soft_wrap=True)
+    reports = sorted(out.glob("report.html" if len(record.seeds) == 1 else "seed-*/report.html"))
+    places = (
+        ", ".join(str(path) for path in reports)
+        if "report" in _ran(record)
+        else "none, the run stopped before"
+    )
+    screen.print(f"results in {out}; report: {places}", markup=False, soft_wrap=True)
+
+
+def _ran(record: "RunRecord") -> set[str]:
+    return {stage["stage"] for stage in record.stages}
 
 
 def _stage_table(record: "RunRecord") -> Table:

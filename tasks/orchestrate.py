@@ -10,7 +10,7 @@ from prefect.transactions import IsolationLevel
 
 from tasks.artifact import Manifest
 from tasks.locks import FlockLockManager
-from tasks.prefect_cache import KeyPolicy, VerifyingSerializer, current_store
+from tasks.prefect_cache import KeyPolicy, Lookup, VerifyingSerializer, current_lookup
 from tasks.progress import Progress, listening
 from tasks.stage import Stage, StageRequest
 from tasks.store import Store
@@ -46,11 +46,11 @@ def call_stage(stage: Stage, request: StageRequest, store: Store, *, reason: str
             return stage.execute(request, store)
 
     get_run_logger().info("%s: %s", stage.name, reason)
-    token = current_store.set(store)
+    token = current_lookup.set(Lookup(store, stage.name, request.key))
     try:
         return execute(request)
     finally:
-        current_store.reset(token)
+        current_lookup.reset(token)
 
 
 class _ProgressArtifact:

@@ -7,6 +7,7 @@ bit or a junk record into a miss of just that stage.
 
 import json
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 from prefect.cache_policies import CachePolicy
@@ -16,7 +17,17 @@ from prefect.serializers import Serializer
 from tasks.artifact import Manifest
 from tasks.store import Store
 
-current_store: ContextVar[Store] = ContextVar("current_store")
+
+@dataclass(frozen=True)
+class Lookup:
+    """What is being looked up: the stage folder a record must speak of, and where it lies."""
+
+    store: Store
+    stage: str
+    key: str
+
+
+current_lookup: ContextVar[Lookup] = ContextVar("current_lookup")
 
 
 class KeyPolicy(CachePolicy):
@@ -50,10 +61,12 @@ class VerifyingSerializer(Serializer):  # a subscript breaks its registry
         """The verified manifest.
 
         Raises:
-            LookupError: the folder is absent or was damaged: to Prefect, a miss.
+            LookupError: the record is another's, or the folder is absent or was damaged: to Prefect, a miss.
         """
-        address = json.loads(blob)
-        manifest = current_store.get().find(str(address["stage"]), str(address["key"]))
+        lookup = current_lookup.get()
+        if json.loads(blob) != {"stage": lookup.stage, "key": lookup.key}:
+            raise LookupError(f"the record of {lookup.stage} under {lookup.key} speaks of something else")
+        manifest = lookup.store.find(lookup.stage, lookup.key)
         if manifest is None:
-            raise LookupError(f"no intact artifact of stage {address['stage']} under key {address['key']}")
+            raise LookupError(f"no intact artifact of stage {lookup.stage} under key {lookup.key}")
         return manifest

@@ -160,7 +160,7 @@ def test_every_operational_field_is_one_of_these(store: Store) -> None:
     }
     assert named <= {
         "path", "name", "splits", "backend", "dask_threshold", "dask_address", "num_workers",
-        "threads_per_worker", "memory_limit", "block_columns", "checkpoint_every", "deadline_seconds", "rows_at_once",
+        "threads_per_worker", "memory_limit", "block_columns", "checkpoint_every", "deadline_seconds",
     }  # fmt: skip
 
 

@@ -89,7 +89,8 @@ def load_config(
     _drop_other_variant(base, changes, section="dataset", tag="format")
     _drop_other_variant(base, changes, section="method", tag="name")
     _merge(base, changes)
-    base.setdefault("method", {}).setdefault("name", _DEFAULT_METHOD)
+    if isinstance(method := base.setdefault("method", {}), dict):
+        method.setdefault("name", _DEFAULT_METHOD)
     return validate_config(base), None if preset == "none" else preset
 
 

@@ -149,6 +149,8 @@ class Stage:
         """
         if not request.refresh and (known := store.find(self.name, request.key)):
             return known
+        if request.refresh:  # computed again means from the start, not from a checkpoint that was left behind
+            store.discard_scratch(self.name, request.key)
         started = time.monotonic()
         with store.writing(self.name, request.key) as folder, PeakMemory() as memory:
             work = Work(

@@ -70,6 +70,10 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    def discard_scratch(self, stage: str, key: str) -> None:
+        """Forget the unfinished work under a key."""
+        shutil.rmtree(self.root / ".scratch" / f"{stage}-{key}", ignore_errors=True)
+
     def find(self, stage: str, key: str, *, full: bool = False) -> Manifest | None:
         """The verified manifest of a stage folder, or None where there is none.
 
@@ -170,7 +174,7 @@ class Store:
         published = self._commit(folder, target, manifest, replace=replace)
         _sync(target.parent)
         # Also where another was faster: a later forced re-run must not resume from this one's checkpoints.
-        shutil.rmtree(self.root / ".scratch" / f"{manifest.stage}-{manifest.key}", ignore_errors=True)
+        self.discard_scratch(manifest.stage, manifest.key)
         return published
 
     def _commit(self, folder: Path, target: Path, manifest: Manifest, *, replace: bool) -> Manifest:

@@ -74,7 +74,8 @@ def test_the_key_is_the_same_in_other_processes_folders_and_hash_seeds(tmp_path:
     code = (
         "from gcl.smoothing import SmoothingConfig; from tasks.identity import *;"
         "print(stage_key(stage_identity(stage='smooth', version=1, config=SmoothingConfig(),"
-        "inputs={'b': '1', 'a': '2'}, modules=['tasks.smooth'], libraries=['numpy', 'torch'], facts={'seed': 0})))"
+        "inputs={'b': '1', 'a': '2'}, modules=['tasks.smooth'], libraries=['numpy', 'torch'],"
+        "facts={'seed': 0})))"
     )
     found = set()
     for seed, folder in (("0", tmp_path), ("1", REPOSITORY), ("random", Path("/"))):

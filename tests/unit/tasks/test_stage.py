@@ -1,0 +1,178 @@
+"""A stage without Prefect: checked inputs, checked outputs, published or quarantined."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_contracts.errors import ContractIncompatible, ContractViolation
+from gcl.config import Config
+from gcl.errors import NonFiniteLoss
+from tasks.convert import write_matrix
+from tasks.stage import Stage, StageRequest
+from tasks.store import Store
+from tasks.work import Work
+from tests.tiny_runs import run_direct, tiny
+
+RUNS: list[str] = []
+
+
+class Nothing(Config):
+    """A stage without settings."""
+
+
+def write_rows(work: Work, value: float = 0.5, *, table: str = "smoothed.features") -> None:
+    RUNS.append(work.key)
+    x_NF = np.full((4, 2), value, np.float32)
+    write_matrix(work.output("smoothed") / "features.parquet", table, x_NF, others={"node": np.arange(4)})
+    work.expect("smoothed.features", num_nodes=4, num_features=2)
+
+
+def body(work: Work, config: Nothing) -> None:
+    write_rows(work)
+
+
+def broken_body(work: Work, config: Nothing) -> None:
+    write_rows(work, np.nan)
+
+
+def forgetful_body(work: Work, config: Nothing) -> None:
+    work.describe("smoothed", {})
+
+
+def failing_body(work: Work, config: Nothing) -> None:
+    write_rows(work)
+    raise NonFiniteLoss(1, "loss")
+
+
+def checkpointing_body(work: Work, config: Nothing) -> None:
+    """Notes how many executions shared its scratch folder, and fails the first time."""
+    note = work.scratch() / "note"
+    resumed = note.exists()
+    note.write_text("")
+    work.describe("smoothed", {})
+    if not resumed and not work.facts["refresh"]:
+        raise NonFiniteLoss(1, "loss")
+    write_rows(work)
+    work.volatile("resumed.json").write_text(json.dumps(resumed))
+
+
+def stage(function: object) -> Stage:
+    return Stage(
+        name="smooth",
+        version=1,
+        body=function,
+        tables=("smoothed.features",),
+        libraries=(),
+        modules=("tasks.work",),
+    )  # type: ignore[arg-type]
+
+
+def request(function: object, store: Store, **options: object) -> StageRequest:
+    return stage(function).request(Nothing(), store=store, inputs={}, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    RUNS.clear()
+    return Store(tmp_path / "store")
+
+
+def nothing_left(store: Store) -> bool:
+    return not list(store.folders()) and not list((store.root / ".tmp").iterdir())
+
+
+def test_a_stage_publishes_what_it_wrote_with_docs_and_times(store: Store) -> None:
+    manifest = stage(body).execute(request(body, store), store)
+    folder = store.open(manifest.artifacts["smoothed"])
+    assert manifest.artifacts["smoothed"].num_rows == {"features": 4}
+    assert manifest.contracts.passed > 3
+    assert manifest.contracts.failed == 0
+    assert (folder.parent / "volatile" / "data_docs" / "index.html").exists()
+    assert json.loads((folder.parent / "volatile" / "timing.json").read_text())["seconds"] > 0
+    assert manifest.identity["stage"] == "smooth"
+
+
+def test_a_known_key_is_not_computed_again_unless_refreshed(store: Store) -> None:
+    first = stage(body).execute(request(body, store), store)
+    assert stage(body).execute(request(body, store), store) == first
+    assert len(RUNS) == 1
+    assert stage(body).execute(request(body, store, refresh=True), store) == first
+    assert len(RUNS) == 2
+
+
+def test_a_violation_is_quarantined_with_its_docs(store: Store) -> None:
+    with pytest.raises(ContractViolation, match=r"smoothed\.features"):
+        stage(broken_body).execute(request(broken_body, store), store)
+    assert nothing_left(store)
+    (kept,) = (path for path in (store.root / ".quarantine").iterdir() if path.is_dir())
+    assert (kept / "smoothed" / "features.parquet").exists()
+    assert "smoothed.features" in (kept / "volatile" / "data_docs" / "index.html").read_text()
+    assert "smoothed.features" in kept.with_suffix(".json").read_text()
+
+
+def test_a_required_table_that_was_not_written_fails_the_stage(store: Store) -> None:
+    with pytest.raises(FileNotFoundError, match=r"smooth has not written its table smoothed\.features"):
+        stage(forgetful_body).execute(request(forgetful_body, store), store)
+    assert nothing_left(store)
+
+
+def test_a_failing_body_publishes_nothing(store: Store) -> None:
+    with pytest.raises(NonFiniteLoss):
+        stage(failing_body).execute(request(failing_body, store), store)
+    assert nothing_left(store)
+    assert not list((store.root / ".quarantine").iterdir())
+
+
+def test_an_interrupted_stage_resumes_and_a_refreshed_one_does_not(store: Store) -> None:
+    def run(*, refresh: bool, facts_refresh: bool = False) -> bool:
+        asked = request(checkpointing_body, store, facts={"refresh": facts_refresh}, refresh=refresh)
+        manifest = stage(checkpointing_body).execute(asked, store)
+        folder = store.stage_folder("smooth", manifest.key)
+        return bool(json.loads((folder / "volatile" / "resumed.json").read_text()))
+
+    with pytest.raises(NonFiniteLoss):
+        run(refresh=False)
+    assert run(refresh=False), "it found its scratch folder"
+    (
+        store.scratch("smooth", request(checkpointing_body, store, facts={"refresh": True}).key) / "note"
+    ).write_text("")
+    assert not run(refresh=True, facts_refresh=True), "what was left behind is not resumed from"
+
+
+def test_a_consumer_refuses_tables_of_another_contract(store: Store, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    from tests.tiny_runs import publish
+
+    made = stage(body).execute(request(body, store), store)
+    path = store.open(made.artifacts["smoothed"]) / "features.parquet"
+    table = pq.read_table(path)
+    for key in table.schema.metadata:
+        assert key.startswith((b"contract", b"gclflow", b"num", b"ARROW")) or key
+    stripped = tmp_path / "features.parquet"
+    pq.write_table(table.replace_schema_metadata(None), stripped)
+    foreign = publish(store, "ingest", "f" * 64, {"smoothed/features.parquet": stripped.read_bytes()})
+    consumer = Stage(name="train", version=1, body=body, tables=(), libraries=(), modules=("tasks.work",))  # type: ignore[arg-type]
+    asked = consumer.request(Nothing(), store=store, inputs=foreign.artifacts)
+    with pytest.raises(ContractIncompatible):
+        consumer.execute(asked, store)
+
+
+def test_only_what_a_stage_declares_enters_its_key(store: Store) -> None:
+    keys = {
+        request(body, store).key,
+        request(body, store, facts={"seed": 1}).key,
+        request(body, store, sources={"source:x": "1"}).key,
+        request(body, store, modules=["gcl.random"]).key,
+    }
+    assert len(keys) == 4
+    assert request(body, store, refresh=True).key in keys
+
+
+@pytest.mark.slow
+def test_nothing_that_is_volatile_reaches_a_digest(finished_store: Path, tmp_path: Path) -> None:
+    """A second run elsewhere, later, with other times and run ids, gives the same digests."""
+    expected = {a.kind: a.digest for m in Store(finished_store).manifests() for a in m.artifacts.values()}
+    assert run_direct(tiny(), tmp_path / "elsewhere").digests == expected

@@ -15,6 +15,11 @@ from tasks.errors import StoreUnusable, UnknownArtifact
 
 USAGE, CONTRACT, SOURCE, FAILED, INTERRUPTED = 2, 3, 4, 5, 130
 
+
+class Interrupted(Exception):
+    """A run was stopped by a signal; what it had finished is in the store."""
+
+
 _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (ConfigurationError, USAGE),
     (StoreUnusable, USAGE),
@@ -24,6 +29,7 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (SourceUnreadable, SOURCE),
     (ContractNotEvaluated, FAILED),
     (ServerNotStarted, FAILED),
+    (Interrupted, INTERRUPTED),
     (KeyboardInterrupt, INTERRUPTED),
 )
 
@@ -47,8 +53,9 @@ def describe(error: BaseException) -> str:
         return f"source unreadable: {text}"
     if isinstance(error, ConfigurationError):
         return f"configuration: {text}"
-    if isinstance(error, KeyboardInterrupt):
-        return f"interrupted: {text}" if text else "interrupted"
+    if isinstance(error, KeyboardInterrupt | Interrupted):
+        cause = f" by {text}" if text else ""
+        return f"interrupted{cause}; the same command goes on from where this run stopped"
     # Our own errors say what is wrong in their own words; of others, the kind is half of the message.
     is_ours = type(error).__module__.partition(".")[0] in ("flows", "tasks", "gcl", "data_contracts")
     return text if is_ours else f"{type(error).__name__}: {text}".removesuffix(": ")

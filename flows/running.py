@@ -9,7 +9,7 @@ from types import FrameType
 from typing import NoReturn
 
 from flows.config import ConfigurationError, PipelineConfig, StageName
-from flows.exit_codes import write_failure
+from flows.exit_codes import Interrupted, write_failure
 from flows.record import RunRecord
 from flows.server import prefect_server
 from tasks.progress import Progress, listening
@@ -80,6 +80,8 @@ def run_pipeline(
     except BaseException as error:
         (out / "run.json").unlink(missing_ok=True)
         write_failure(error, out)
+        if isinstance(error, KeyboardInterrupt):  # which the command line's library would end without a word
+            raise Interrupted(str(error)) from None
         raise
 
 

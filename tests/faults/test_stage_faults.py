@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -70,11 +71,13 @@ def one_page(folder: Path, results: Any) -> None:
 def ingest(source: Path, store: Path) -> dict[str, str]:
     """Run the first stage; digests of what it published, or found."""
     import data_contracts.docs
+    import tasks.stage
     from flows.config import load_config
     from tests.sources import planetoid
     from tests.tiny_runs import TINY, run_direct
 
     data_contracts.docs.write_data_docs = one_page  # type: ignore[assignment]
+    tasks.stage.check_table = lambda *_, **__: SimpleNamespace(passed=1)  # type: ignore[assignment]  # writes nothing
     source.mkdir(exist_ok=True)
     dataset = [f"dataset.{name}={value}" for name, value in planetoid(source).items()]
     plain = [item for item in TINY if not item.startswith("dataset.")]

@@ -29,7 +29,8 @@ def masked_graph(folder: Path, *overrides: str, labels_seed: int | None = None) 
         y_N = np.random.default_rng(labels_seed).permutation(y_N)
     np.savez(
         folder / "graph.npz", node_features=x_NF.astype(np.float32), node_labels=y_N,
-        edges=np.stack([src, dst], 1), train_masks=(role == 0)[None], val_masks=(role == 1)[None], test_masks=(role == 2)[None],
+        edges=np.stack([src, dst], 1), train_masks=(role == 0)[None],
+        val_masks=(role == 1)[None], test_masks=(role == 2)[None],
     )  # fmt: skip
     source = [
         "dataset.format=heterophilous_npz",

@@ -16,7 +16,8 @@ def record(folder: Path, *, epochs: int, accuracy: float | None, extra: bool = F
     }  # fmt: skip
     document = {
         "config": {"train": {"epochs": epochs}, "seed": 0}, "seeds": [0], "versions": {"torch": "2"},
-        "device": "cpu", "machine": {}, "store": "s", "stages": [{"stage": "train", "state": "ran", "seconds": 1.26}],
+        "device": "cpu", "machine": {}, "store": "s",
+        "stages": [{"stage": "train", "state": "ran", "seconds": 1.26}],
         "metrics": [metric] + [metric | {"metric": "nmi"}] * extra,
     }  # fmt: skip
     folder.mkdir()

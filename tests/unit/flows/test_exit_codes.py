@@ -7,7 +7,7 @@ import pytest
 
 from data_contracts.errors import ContractNotEvaluated, ContractViolation, Failure
 from flows.config import ConfigurationError
-from flows.exit_codes import describe, exit_code, write_failure
+from flows.exit_codes import Interrupted, describe, exit_code, write_failure
 from flows.server import ServerNotStarted
 from gcl.errors import InvalidGraph, NonFiniteLoss, SourceUnreadable, TrainingInterrupted, UnsafeSource
 from tasks.errors import ArtifactCorrupted, StoreFull, StoreUnusable, UnknownArtifact
@@ -30,6 +30,7 @@ CODES = [
     (TrainingInterrupted("stopped"), 5),
     (ValueError("anything"), 5),
     (KeyboardInterrupt("signal SIGTERM"), 130),
+    (Interrupted(""), 130),
 ]
 
 

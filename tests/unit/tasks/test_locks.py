@@ -87,7 +87,11 @@ def test_a_lock_does_not_leak_into_programs_started_meanwhile(locks: FlockLockMa
     import sys
 
     locks.acquire_lock("key", "me")
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False) as child:
+    program = [sys.executable, "-c", "print(flush=True); input()"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(program, close_fds=False, **pipes) as child:
+        assert child.stdout is not None
+        child.stdout.readline()  # it runs; only then has the kernel closed what is not inherited
         locks.release_lock("key", "me")
         assert not FlockLockManager(locks.folder).is_locked("key")
         child.communicate(b"\n")

@@ -37,11 +37,11 @@ def lineage_markdown(reports: Sequence[StageReport]) -> str:
     """The artifacts of a run and what they were made from, as a mermaid graph."""
     lines = ["```mermaid", "graph LR"]
     for report in reports:
-        shape = f'{report.stage}["{report.stage}<br/>{report.state}"]'
-        lines += [
-            f"  {shape} --> {kind}(({kind}<br/>{a.digest[:8]}))" for kind, a in report.artifacts.items()
-        ]
-        lines += [f"  {kind} --> {report.stage}" for kind in report.opened]
+        stage = f"stage_{report.stage}"  # a stage and an artifact may share a name, not an id
+        lines.append(f'  {stage}["{report.stage}: {report.state}"]')
+        for kind, artifact in report.artifacts.items():
+            lines.append(f'  {stage} --> data_{kind}("{kind} {artifact.digest[:8]}")')
+        lines += [f"  data_{kind} --> {stage}" for kind in report.opened]
     return "\n".join([*lines, "```"])
 
 

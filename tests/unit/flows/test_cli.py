@@ -1,0 +1,121 @@
+"""The command line as a user meets it: what it lists, what it refuses, and with which exit code."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app, main
+from flows.config import ConfigurationError, preset_names
+from flows.fetch import PUBLIC
+from gcl.methods import METHODS
+from gcl.readers import READERS
+from tasks.store import Store
+
+FLAGS = {"--preset", "--config", "--set", "--seeds", "--store", "--out", "--refresh", "--until", "--help"}
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def end_of_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | None:
+    """The exit code of the program."""
+    monkeypatch.setattr(sys, "argv", ["gclflow", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code
+
+
+def test_the_flags_of_run_are_these() -> None:
+    """Changing one breaks the scripts of users: a decision, not an accident."""
+    import typer
+
+    command = typer.main.get_command(app).commands["run"]  # type: ignore[attr-defined]
+    assert {flag for option in command.params for flag in option.opts} | {"--help"} == FLAGS
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [("datasets", [*READERS, *PUBLIC]), ("methods", list(METHODS)), ("presets", list(preset_names()))],
+)
+def test_what_there_is_can_be_listed(command: str, names: list[str]) -> None:
+    output = run(command)
+    assert all(name in output for name in names)
+
+
+def test_every_command_has_help() -> None:
+    for arguments in ([], ["run"], ["fetch"], ["compare"], ["store"], ["store", "gc"], ["store", "show"]):
+        assert "Usage" in run(*arguments, "--help")
+
+
+@pytest.mark.slow
+def test_a_store_can_be_listed_shown_verified_and_cleaned(store_copy: Path) -> None:
+    store = Store(store_copy)
+    manifest = next(m for m in store.manifests() if m.stage == "train")
+    digest = manifest.artifacts["embeddings"].digest
+    assert digest[:8] in run("store", "ls", "--store", str(store_copy))
+    shown = run("store", "show", digest[:12], "--store", str(store_copy))
+    assert "embeddings" in shown
+    assert "smoothed" in shown, "what it was made from"
+    run("store", "verify", "--store", str(store_copy))
+    run("store", "gc", "--dry-run", "--keep-days", "0", "--store", str(store_copy))
+    assert len(list(store.folders())) == 7
+
+
+@pytest.mark.slow
+def test_a_damaged_store_ends_verify_with_5(store_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    next((store_copy / "train").glob("*/model/config.json")).unlink()
+    assert end_of_main(monkeypatch, "store", "verify", "--store", str(store_copy)) == 5
+    assert len(list(Store(store_copy).folders())) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["run", "--until", "nowhere"], 2, "no stage 'nowhere'; the stages are: ingest"),
+        (["run", "--refresh", "nowhere"], 2, "no stage 'nowhere'"),
+        (["run", "--set", "train.epochs=0"], 2, "train.epochs"),
+        (["run", "--preset", "nope"], 2, "no preset 'nope'"),
+        (["run", "--preset", "digits", "--seeds", "x"], 2, "--seeds takes"),
+        (["run", "--preset", "digits", "--store", "s3://bucket"], 2, "only local directories"),
+        (["store", "ls", "--store", "absent"], 2, "no store at absent"),
+        (["fetch", "nope"], 2, "no public data set 'nope'"),
+        (["compare", "one"], 2, "two or more"),
+        (["nonsense"], 2, "nonsense"),
+        (["run", "--nonsense"], 2, "--nonsense"),
+    ],
+)
+def test_wrong_usage_ends_with_2_and_says_what_is_accepted(
+    arguments: list[str], code: int, told: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+    assert end_of_main(monkeypatch, *arguments) == code
+    errors = capfd.readouterr().err
+    assert told in errors
+    assert "Traceback" not in errors
+    assert not list(tmp_path.iterdir()), "nothing was started"
+
+
+@pytest.mark.parametrize("arguments", [["--debug", "compare", "one"], ["compare", "one", "--debug"]])
+def test_debug_shows_the_traceback(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["gclflow", *arguments])
+    with pytest.raises(ConfigurationError):
+        main()
+
+
+def test_compare_prints_both_runs(tmp_path: Path) -> None:
+    document = {"config": {}, "seeds": [0], "versions": {}, "device": "cpu", "machine": {}, "store": "s",
+                "stages": [], "metrics": []}  # fmt: skip
+    for epochs, name in ((5, "one"), (9, "two")):
+        (tmp_path / name).mkdir()
+        record = document | {"config": {"train": {"epochs": epochs}}}
+        (tmp_path / name / "run.json").write_text(json.dumps(record))
+    output = run("compare", str(tmp_path / "one"), str(tmp_path / "two"))
+    assert "train.epochs" in output

@@ -1,0 +1,94 @@
+"""The Prefect server of a run: the configured one, or a private one that is gone afterwards."""
+
+import os
+import socket
+import stat
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows import server
+from flows.server import ServerNotStarted, prefect_server
+
+
+@pytest.fixture
+def unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+
+
+def servers() -> list[psutil.Process]:
+    return [p for p in psutil.Process().children(recursive=True) if "prefect.server" in " ".join(p.cmdline())]
+
+
+class Healthy(BaseHTTPRequestHandler):
+    """Answers as a server that is up does."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *arguments: object) -> None: ...
+
+
+@pytest.fixture
+def configured(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Healthy) as answering:
+        threading.Thread(target=answering.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{answering.server_port}/api"
+        monkeypatch.setenv("PREFECT_API_URL", url)
+        yield url
+        answering.shutdown()
+
+
+def test_a_configured_server_is_used_and_left_alone(tmp_path: Path, configured: str) -> None:
+    before = len(servers())
+    with prefect_server(tmp_path / "home") as url:
+        assert url == configured
+        assert len(servers()) == before
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_configured_server_that_does_not_answer_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    with pytest.raises(ServerNotStarted, match="127.0.0.1:9"), prefect_server(tmp_path / "home"):
+        pytest.fail("it must not get here")
+
+
+@pytest.mark.slow
+def test_a_private_server_answers_on_loopback_alone_and_is_stopped(tmp_path: Path, unset: None) -> None:
+    environment, before = dict(os.environ), servers()
+    with prefect_server(tmp_path / "home") as url:
+        assert os.environ["PREFECT_API_URL"] == url
+        with urllib.request.urlopen(f"{url}/health") as response:
+            assert response.status == 200
+        (process,) = (p for p in servers() if p not in before)
+        listening = [c.laddr.ip for c in process.net_connections() if c.status == psutil.CONN_LISTEN]
+        assert set(listening) == {"127.0.0.1"}
+        assert stat.S_IMODE((tmp_path / "home").stat().st_mode) == 0o700
+        with server._database_folder(tmp_path / "home") as other:
+            assert other != tmp_path / "home", "a second run gets a database of its own"
+        assert not other.exists()
+    assert not process.is_running()
+    assert dict(os.environ) == environment
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", int(url.split(":")[2].partition("/")[0]))) != 0
+
+
+def test_a_server_that_does_not_start_is_told_with_the_end_of_its_log(
+    tmp_path: Path, unset: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    false = tmp_path / "python"
+    false.write_text(f"#!{sys.executable}\nimport sys\nsys.exit('no such module')\n")
+    false.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(false))
+    with pytest.raises(ServerNotStarted, match="no such module"), prefect_server(tmp_path / "home"):
+        pytest.fail("it must not get here")
+    assert "PREFECT_API_URL" not in os.environ

@@ -10,7 +10,7 @@ from pathlib import Path
 from data_contracts.errors import ContractNotEvaluated, ContractViolation
 from flows.config import ConfigurationError
 from flows.server import ServerNotStarted
-from gcl.errors import InvalidGraph, SourceUnreadable
+from gcl.errors import InvalidGraph, SourceUnreadable, UnsuitableSetting
 from tasks.errors import StoreUnusable, UnknownArtifact
 
 USAGE, CONTRACT, SOURCE, FAILED, INTERRUPTED = 2, 3, 4, 5, 130
@@ -22,6 +22,7 @@ class Interrupted(Exception):
 
 _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (ConfigurationError, USAGE),
+    (UnsuitableSetting, USAGE),
     (StoreUnusable, USAGE),
     (UnknownArtifact, USAGE),
     (ContractViolation, CONTRACT),
@@ -51,7 +52,7 @@ def describe(error: BaseException) -> str:
         return f"contract violated: {text}"
     if isinstance(error, SourceUnreadable):
         return f"source unreadable: {text}"
-    if isinstance(error, ConfigurationError):
+    if isinstance(error, ConfigurationError | UnsuitableSetting):
         return f"configuration: {text}"
     if isinstance(error, KeyboardInterrupt | Interrupted):
         cause = f" by {text}" if text else ""

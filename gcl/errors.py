@@ -70,3 +70,7 @@ class CheckpointMismatch(Exception):
 
 class NotDefined(ValueError):
     """A result that does not exist for this input (a probe on a single class, K larger than N)."""
+
+
+class UnsuitableSetting(ValueError):
+    """A setting that is right in itself and does not fit this data; the message names what to set instead."""

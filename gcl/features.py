@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import scipy.sparse as sp
 
+from gcl.errors import UnsuitableSetting
 from gcl.graph import Features, Graph
 from gcl.random import numpy_generator
 
@@ -75,7 +76,7 @@ def principal_components(x_NF: Features, *, num_components: int, seed: int) -> n
     """
     num_nodes, num_features = x_NF.shape
     if num_components > min(num_nodes, num_features):
-        raise ValueError(
+        raise UnsuitableSetting(
             f"num_components={num_components} exceeds min(nodes, features)={min(num_nodes, num_features)}"
         )
     matrix = x_NF.astype(np.float64)
@@ -126,7 +127,7 @@ def spectral_features(graph: Graph, *, num_components: int, seed: int) -> np.nda
     from scipy.sparse.linalg import eigsh
 
     if num_components >= graph.num_nodes:
-        raise ValueError(
+        raise UnsuitableSetting(
             f"spectral features: num_components={num_components} must be below N={graph.num_nodes}"
         )
     adjacency_NN = graph.adjacency_NN().astype(np.float64)

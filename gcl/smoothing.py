@@ -17,6 +17,7 @@ import scipy.sparse as sp
 from pydantic import Field, model_validator
 
 from gcl.config import Config, operational
+from gcl.errors import UnsuitableSetting
 from gcl.features import degree_features, normalise_rows, principal_components, spectral_features
 from gcl.graph import Features, Graph
 from gcl.propagation import BackendName, Csr, csr_arrays, effective_degrees, out_degrees, resolve_backend
@@ -164,7 +165,7 @@ def prepare_features(graph: Graph, config: SmoothingConfig, *, seed: int) -> Fea
     if config.features == "degree":
         x_NF: Features = degree_features(graph, max_degree=config.max_degree)
     elif graph.x_NF is None or graph.num_features == 0:
-        raise ValueError(
+        raise UnsuitableSetting(
             'the graph has no attributes: set smooth.features to "degree" (one-hot degrees) or "spectral" '
             "(Laplacian eigenvectors)"
         )

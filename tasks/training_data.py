@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from gcl.errors import UnsuitableSetting
 from gcl.graph import Labels
 from gcl.methods import build_method, method_class
 from gcl.methods.base import Method, TrainingData
@@ -39,7 +40,9 @@ def _training_labels(work: Work) -> np.ndarray:
     labels: Labels | None = read_labels(folder)
     splits = read_splits(folder)
     if labels is None or not splits:
-        raise ValueError(f"{work.stage}: a method that uses labels needs a source with labels and a split")
+        raise UnsuitableSetting(
+            f"{work.stage}: a method that uses labels needs a source with labels and a split"
+        )
     y_N = np.full(len(labels.y_N), -1, np.int32)
     y_N[splits[0].train] = labels.y_N[splits[0].train]
     return y_N

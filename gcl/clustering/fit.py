@@ -13,7 +13,7 @@ from gcl.clustering.kmeans import KMeansFit, fit_kmeans, fit_minibatch_kmeans
 from gcl.clustering.leiden import leiden_partition, nearest_neighbour_graph, neighbour_membership
 from gcl.clustering.partition import mean_pairwise_ari, node_agreement, stable_order
 from gcl.clustering.quality import silhouette
-from gcl.errors import NotDefined
+from gcl.errors import NotDefined, UnsuitableSetting
 from gcl.graph import Graph
 from gcl.random import derive_seed
 
@@ -163,7 +163,7 @@ def _settle_num_clusters(
 ) -> tuple[int, list[Evidence], list[str]]:
     asked = num_classes if config.num_clusters == "classes" else config.num_clusters
     if asked is None:
-        raise ValueError("cluster.num_clusters=classes needs labels; give a count, a range or auto")
+        raise UnsuitableSetting("cluster.num_clusters=classes needs labels; give a count, a range or auto")
     if isinstance(asked, int):
         if asked > len(z_ND):
             raise NotDefined(f"{asked} clusters of {len(z_ND)} nodes are not defined")

@@ -4,6 +4,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from gcl.clustering.geometry import one_thread
+from gcl.errors import UnsuitableSetting
 from gcl.random import derive_seed
 
 _KNN_LIMIT = 100_000
@@ -18,7 +19,7 @@ def nearest_neighbour_graph(z_ND: np.ndarray, num_neighbours: int) -> sp.csr_mat
     from sklearn.neighbors import kneighbors_graph
 
     if len(z_ND) > _KNN_LIMIT:
-        raise ValueError(
+        raise UnsuitableSetting(
             f"the exact nearest-neighbour graph is for at most {_KNN_LIMIT} nodes, not {len(z_ND)}; "
             "set cluster.leiden_graph=graph or an algorithm of the k-means family"
         )

@@ -13,7 +13,7 @@ from gcl.clustering.geometry import (
     unit_rows,
 )
 from gcl.clustering.kmeans import fit_kmeans
-from gcl.errors import NotDefined
+from gcl.errors import NotDefined, UnsuitableSetting
 from gcl.graph import Graph
 from gcl.random import derive_seed
 from gcl.uncertainty.affinity import affinity_uncertainty
@@ -109,7 +109,7 @@ def _own_clusters(
     """Centroids, membership scale, and the unit-length embeddings they live among."""
     num_clusters = config.num_clusters or inputs.num_clusters
     if num_clusters is None:
-        raise ValueError(
+        raise UnsuitableSetting(
             "set uncertainty.num_clusters: the cluster stage's own number is not known beforehand"
         )
     if not 2 <= num_clusters <= len(z_ND):

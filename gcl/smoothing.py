@@ -18,7 +18,13 @@ from pydantic import Field, model_validator
 
 from gcl.config import Config, operational
 from gcl.errors import UnsuitableSetting
-from gcl.features import degree_features, normalise_rows, principal_components, spectral_features
+from gcl.features import (
+    degree_features,
+    normalise_rows,
+    principal_components,
+    spectral_features,
+    standardise_columns,
+)
 from gcl.graph import Features, Graph
 from gcl.propagation import BackendName, Csr, csr_arrays, effective_degrees, out_degrees, resolve_backend
 from gcl.smoothing_blocks import MapBlocks, Plan, map_in_process, smooth_in_files, smooth_in_memory
@@ -39,8 +45,12 @@ class SmoothingConfig(Config):
     max_degree: int = Field(
         64, ge=1, le=10_000, description="degree features: last one-hot column, this degree or more (count)"
     )
+    standardise: bool = Field(
+        False,
+        description="columns to standard deviation 1 (dense ones to mean 0) first: for columns of other units",
+    )
     normalise_input: Literal["none", "l1", "l2"] = Field(
-        "none", description="norm of each feature row before all else"
+        "none", description="norm of each feature row before smoothing"
     )
     num_components: int | None = Field(
         None,
@@ -175,6 +185,8 @@ def prepare_features(graph: Graph, config: SmoothingConfig, *, seed: int) -> Fea
         raise ValueError(
             "features contain NaN or infinite values; smoothing would spread them to all neighbours"
         )
+    if config.standardise:
+        x_NF = standardise_columns(x_NF)
     x_NF = normalise_rows(x_NF, config.normalise_input)
     if config.num_components is not None:
         return principal_components(x_NF, num_components=config.num_components, seed=seed)

@@ -20,8 +20,10 @@ from tasks.convert import read_node_ids, write_columns, write_matrix
 from tasks.stage import Stage
 from tasks.work import Work
 
-# An encoder that maps every node onto one line has learned nothing; two classes still span more than that.
+# A trained encoder that maps every node onto one line has collapsed; two classes still span more than that.
+# Of a handful of nodes, or of fewer than three dimensions, nothing of the kind can be said.
 _MIN_EFFECTIVE_RANK = 1.05
+_MIN_NODES_TO_JUDGE = 50
 
 
 class TrainStageConfig(Config):
@@ -76,6 +78,7 @@ def code_of(config: TrainStageConfig) -> tuple[str, ...]:
 def write_embeddings(work: Work, kind: str, z_ND: np.ndarray) -> None:
     """Write an embeddings table with the source's node ids, and what its contract needs to know."""
     node_ids = read_node_ids(work.input("graph"))
+    is_judged = kind == "embeddings" and len(z_ND) >= _MIN_NODES_TO_JUDGE and z_ND.shape[1] > 2
     write_matrix(
         work.output(kind) / "embeddings.parquet",
         f"{kind}.embeddings",
@@ -91,7 +94,7 @@ def write_embeddings(work: Work, kind: str, z_ND: np.ndarray) -> None:
         f"{kind}.embeddings",
         num_nodes=len(z_ND),
         embedding_size=z_ND.shape[1],
-        min_effective_rank=_MIN_EFFECTIVE_RANK if min(z_ND.shape) > 2 else 0.0,
+        min_effective_rank=_MIN_EFFECTIVE_RANK if is_judged else 0.0,
     )
 
 

@@ -47,7 +47,7 @@ class SmoothingConfig(Config):
     )
     standardise: bool = Field(
         False,
-        description="columns to standard deviation 1 (dense ones to mean 0) first: for columns of other units",
+        description="columns to standard deviation 1, dense ones to mean 0: for columns of unlike units",
     )
     normalise_input: Literal["none", "l1", "l2"] = Field(
         "none", description="norm of each feature row before smoothing"

@@ -34,15 +34,3 @@ class StoreUnusable(Exception):
 
 class UnknownArtifact(LookupError):
     """No artifact in the store has this digest or key."""
-
-
-class StageFailed(Exception):
-    """A stage stopped on an error that is neither a violated contract nor an unreadable source."""
-
-    def __init__(self, stage: str, reason: str) -> None:
-        self.stage, self.reason = stage, reason
-        super().__init__(stage, reason)
-
-    def __str__(self) -> str:
-        """Which stage, and why."""
-        return f"stage {self.stage} failed: {self.reason}"

@@ -18,8 +18,8 @@ from tasks.store import Store
 _PROGRESS_SECONDS = 2.0
 
 
-def call_stage(stage: Stage, request: StageRequest, store: Store, *, reason: str) -> Manifest:
-    """Run `stage` as a Prefect task.
+def call_stage(stage: Stage, request: StageRequest, store: Store, *, reason: str) -> tuple[Manifest, bool]:
+    """Run `stage` as a Prefect task; returns its manifest, and whether the task's body was entered.
 
     Args:
         stage: what to run.
@@ -30,6 +30,8 @@ def call_stage(stage: Stage, request: StageRequest, store: Store, *, reason: str
     policy = KeyPolicy().configure(
         isolation_level=IsolationLevel.SERIALIZABLE, lock_manager=FlockLockManager(store.root / ".locks")
     )
+
+    entered: list[bool] = []  # stays empty where Prefect takes the result from the store
 
     @task(
         name=stage.name,
@@ -42,13 +44,14 @@ def call_stage(stage: Stage, request: StageRequest, store: Store, *, reason: str
         refresh_cache=request.refresh,
     )
     def execute(request: StageRequest) -> Manifest:
+        entered.append(True)
         with listening(_ProgressArtifact()):
             return stage.execute(request, store)
 
     get_run_logger().info("%s: %s", stage.name, reason)
     token = current_lookup.set(Lookup(store, stage.name, request.key))
     try:
-        return execute(request)
+        return execute(request), bool(entered)
     finally:
         current_lookup.reset(token)
 

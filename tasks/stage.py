@@ -187,7 +187,9 @@ class Stage:
         reason = self._reason(request, store, known=known, was_there=was_there)
         started = time.monotonic()
         with PeakMemory() as memory:
-            manifest = call_stage(self, request, store, reason=reason)
+            manifest, was_entered = call_stage(self, request, store, reason=reason)
+        if state == "ran" and not was_entered:  # it waited for the lock of a run that was computing the same
+            state, reason = "cached", "another run has computed it meanwhile"
         return StageReport(
             stage=self.name,
             state=state,

@@ -10,9 +10,9 @@ from gcl.config import Config, operational
 class TrainConfig(Config):
     """Optimisation settings, the same for every method."""
 
-    epochs: int = Field(50, ge=1, le=1_000_000, description="epochs: count >= 1")
+    epochs: int = Field(20, ge=1, le=1_000_000, description="epochs: count >= 1")
     batch_size: int = Field(512, ge=2, le=1 << 20, description="nodes in a batch: count >= 2")
-    learning_rate: float = Field(1e-3, gt=0, le=10, description="step size of the optimizer, > 0")
+    learning_rate: float = Field(1e-4, gt=0, le=10, description="step size of the optimizer, > 0")
     weight_decay: float = Field(0.0, ge=0, le=10, description="L2 coefficient added to the gradient, >= 0")
     schedule: Literal["constant", "cosine"] = Field(
         "constant", description="learning rate over the epochs: constant, or cosine from full to zero"

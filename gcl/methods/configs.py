@@ -26,7 +26,7 @@ class RowEncoderConfig(Config):
     dropout_rate: float = Field(
         0.0, ge=0, lt=1, description="dropout of the mlp's hidden layer: probability in [0, 1)"
     )
-    use_bias: bool = Field(True, description="whether the last linear layer of the encoder has a bias")
+    use_bias: bool = Field(False, description="whether the last linear layer of the encoder has a bias")
     projector: Literal["none", "mlp"] = Field(
         "none", description="layers between embedding and loss, dropped afterwards: none or mlp (D, relu, D)"
     )
@@ -44,7 +44,7 @@ class ViewConfig(Config):
         "encoder_dropout",
     )
     entry_dropout_rate: float = Field(
-        0.8, ge=0, lt=1, description="entries of a row set to zero: probability in [0, 1)"
+        0.5, ge=0, lt=1, description="entries of a row set to zero: probability in [0, 1)"
     )
     feature_mask_rate: float = Field(
         0.2, ge=0, lt=1, description="columns set to zero in a whole batch: probability in [0, 1)"
@@ -73,7 +73,7 @@ class ViewConfig(Config):
 class TupletConfig(Config):
     """The multi-class tuplet loss, see `gcl.losses.tuplet`."""
 
-    temperature: float = Field(0.3, gt=0, le=100, description="divides the cosine scores: tau > 0")
+    temperature: float = Field(1.0, gt=0, le=100, description="divides the cosine scores: tau > 0")
     form: Literal["A", "B", "C"] = Field(
         "B", description="B: pairwise tuplets; C: mean of single tuplets; A: positives first"
     )

@@ -19,15 +19,20 @@ from gcl.trainer_config import TrainConfig
 
 GOLDEN = Path(__file__).with_name("losses.json")
 MLP = {"encoder": "mlp", "hidden_size": 6, "embedding_size": 4, "dropout_rate": 0.25, "projector": "mlp"}
+VIEWS = {"entry_dropout_rate": 0.8, "use_bias": True}  # written out: defaults may change, the losses may not
+DMAT_I, DMT = {**VIEWS, "temperature": 0.3}, {**VIEWS, "temperature": 0.2}
 SETTINGS = {
-    "dmat_i": DmatIConfig(embedding_size=4),
-    "dmat_i-mlp-C": DmatIConfig(**MLP, num_views=3, form="C", debias_prior=0.2),
+    "dmat_i": DmatIConfig(**DMAT_I, embedding_size=4),
+    "dmat_i-mlp-C": DmatIConfig(**DMAT_I, **MLP, num_views=3, form="C", debias_prior=0.2),
     "dmat_i-A-all-views": DmatIConfig(
-        embedding_size=4, form="A", augmentations=("feature_mask", "entry_dropout", "gaussian_jitter")
+        **DMAT_I,
+        embedding_size=4,
+        form="A",
+        augmentations=("feature_mask", "entry_dropout", "gaussian_jitter"),
     ),
-    "dmt": DmtConfig(embedding_size=4),
-    "dmt-negatives": DmtConfig(embedding_size=4, unlabelled="negatives", negative_mass="num_classes"),
-    "dmt-instance": DmtConfig(**MLP, unlabelled="instance", num_views=2),
+    "dmt": DmtConfig(**DMT, embedding_size=4),
+    "dmt-negatives": DmtConfig(**DMT, embedding_size=4, unlabelled="negatives", negative_mass="num_classes"),
+    "dmt-instance": DmtConfig(**DMT, **MLP, unlabelled="instance", num_views=2),
 }
 
 

@@ -18,12 +18,12 @@ def shapes(module):
 
 
 def test_linear_is_one_layer():
-    assert shapes(encoder_of()) == {"linear.weight": (4, 6), "linear.bias": (4,)}
+    assert shapes(encoder_of(use_bias=True)) == {"linear.weight": (4, 6), "linear.bias": (4,)}
     assert shapes(encoder_of(use_bias=False)) == {"linear.weight": (4, 6)}
 
 
 def test_mlp_is_linear_norm_activation_linear_without_bias_before_the_norm():
-    assert shapes(encoder_of(encoder="mlp")) == {
+    assert shapes(encoder_of(encoder="mlp", use_bias=True)) == {
         "hidden.weight": (5, 6),
         "norm.weight": (5,),
         "norm.bias": (5,),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel
 
 from flows.config import ConfigurationError
 from flows.record import RunRecord
@@ -27,6 +27,14 @@ class Comparison:
     config: list[tuple[str, list[str]]]
     metrics: list[tuple[str, list[str]]]
     stages: list[tuple[str, list[str]]]
+
+
+class _StageTime(BaseModel):
+    """What is read of a stage."""
+
+    stage: str
+    state: str
+    seconds: float
 
 
 def compare_runs(folders: Sequence[Path]) -> Comparison:
@@ -53,12 +61,16 @@ def compare_runs(folders: Sequence[Path]) -> Comparison:
 
 
 def _read(folder: Path) -> RunRecord:
-    path = folder / "run.json" if folder.is_dir() else folder
+    path = folder
     try:
-        return RunRecord.model_validate(json.loads(path.read_text("utf-8")))
+        path = folder / "run.json" if folder.is_dir() else folder
+        record = RunRecord.model_validate(json.loads(path.read_text("utf-8")))
+        for stage in record.stages:
+            _StageTime.model_validate(stage)
+        return record
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror}") from None
-    except (ValueError, ValidationError) as error:
+    except (ValueError, RecursionError) as error:  # pydantic's errors are ValueErrors
         raise ConfigurationError(f"{path} is not a run.json: {str(error).splitlines()[0]}") from None
 
 

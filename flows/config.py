@@ -29,6 +29,7 @@ STAGE_NAMES: tuple[StageName, ...] = (
     "report",
 )
 
+MAX_SEED = 2**31 - 1
 _DEFAULT_METHOD = "dmat_i"
 _MAX_BYTES = 1 << 20
 _MAX_DEPTH = 8
@@ -48,7 +49,7 @@ class PipelineConfig(Config):
     uncertainty: UncertaintyConfig = Field(UncertaintyConfig(), description="per-node uncertainty")
     cluster: ClusterConfig = Field(ClusterConfig(), description="clustering")
     evaluate: EvaluateConfig = Field(EvaluateConfig(), description="protocols and probes")
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of every random draw of the run")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="seed of every random draw of the run")
     device: Literal["auto", "cpu", "cuda"] = operational(
         "auto", description="where to train; the device it resolves to joins the cache key"
     )

@@ -2,10 +2,9 @@
 
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
-from flows.record import Metric, RunRecord, machine, over_seeds, stage_entry, versions
+from flows.record import Metric, RunRecord, machine, stage_entry, versions
 from flows.wiring import PipelineState
 from tasks.convert import read_rows
 from tasks.identity import resolve_device
@@ -21,24 +20,21 @@ _TABLES = {
 }
 
 
-def run_record(states: Sequence[PipelineState], *, preset: str | None) -> RunRecord:
-    """The record of one run, or of several that differ in their seed alone."""
-    first = states[0]
-    metrics = [_metrics(state) for state in states]
+def run_record(state: PipelineState, *, preset: str | None) -> RunRecord:
+    """The record of one run."""
+    metrics, seed = _metrics(state), state.config.seed
     return RunRecord(
-        config=first.config.model_dump(mode="json"),
+        config=state.config.model_dump(mode="json"),
         preset=preset,
-        seeds=tuple(state.config.seed for state in states),
+        seeds=(seed,),
         versions=versions(),
-        device=resolve_device(first.config.device),
+        device=resolve_device(state.config.device),
         machine=machine(),
-        store=str(first.store.root),
-        stages=[
-            {**stage_entry(report), "seed": state.config.seed} for state in states for report in state.reports
-        ],
-        metrics=over_seeds([[m for m in run if m.split != "validation"] for run in metrics]),
-        validation_metrics=over_seeds([[m for m in run if m.split == "validation"] for run in metrics]),
-        notes=_notes(first),
+        store=str(state.store.root),
+        stages=[{**stage_entry(report), "seed": seed} for report in state.reports],
+        metrics=[metric for metric in metrics if metric.split != "validation"],
+        validation_metrics=[metric for metric in metrics if metric.split == "validation"],
+        notes=_notes(state),
     )
 
 

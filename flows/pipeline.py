@@ -43,7 +43,7 @@ def pipeline(
     """
     state = PipelineState(config, Store(store), refresh=refresh)
     run_stages(state, until=until)
-    record = run_record([state], preset=preset)
+    record = run_record(state, preset=preset)
     if out is not None:
         export_run(state, record, Path(out))
         get_run_logger().info("results in %s", Path(out).resolve())

@@ -3,7 +3,7 @@
 import importlib.metadata
 import platform
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -69,10 +69,6 @@ class RunRecord(BaseModel):
     metrics: list[Metric]
     validation_metrics: list[Metric] = []
     notes: list[str] = []
-
-    def stage_rows(self) -> Iterable[dict[str, Any]]:
-        """The stages, as printed."""
-        return iter(self.stages)
 
 
 def stage_entry(report: StageReport) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from flows.config import ConfigurationError, PipelineConfig, StageName
+from flows.config import MAX_SEED, ConfigurationError, PipelineConfig, StageName
 from flows.exit_codes import Interrupted, write_failure
 from flows.record import RunRecord
 from flows.server import prefect_server
@@ -22,7 +22,7 @@ def parse_seeds(text: str | None, *, default: int) -> tuple[int, ...]:
     """Seeds from ``0..4`` or ``0,3,7``.
 
     Raises:
-        ConfigurationError: anything else, or more than a thousand.
+        ConfigurationError: anything else, more than a thousand, or one beyond what `seed` may be.
     """
     if text is None:
         return (default,)
@@ -34,8 +34,10 @@ def parse_seeds(text: str | None, *, default: int) -> tuple[int, ...]:
             seeds = tuple(dict.fromkeys(int(part) for part in text.split(",")))
     except ValueError:
         seeds = ()
-    if not seeds or min(seeds) < 0 or len(seeds) > _MAX_SEEDS:
-        raise ConfigurationError(f"--seeds takes 0..4 or 0,3,7 (at most {_MAX_SEEDS}); got {text!r}")
+    if not seeds or min(seeds) < 0 or max(seeds) > MAX_SEED or len(seeds) > _MAX_SEEDS:
+        raise ConfigurationError(
+            f"--seeds takes 0..4 or 0,3,7 (at most {_MAX_SEEDS} seeds, each up to {MAX_SEED}); got {text!r}"
+        )
     return seeds
 
 

@@ -39,9 +39,9 @@ def run(record: "RunRecord", *, out: Path) -> None:
         screen.print(_metric_table(record.metrics, record.validation_metrics))
     for note in record.notes:
         screen.print(f"note: {note}", markup=False)
-    reports = sorted(out.glob("report.html" if len(record.seeds) == 1 else "seed-*/report.html"))
+    folders = [out] if len(record.seeds) == 1 else [out / f"seed-{seed}" for seed in record.seeds]
     places = (
-        ", ".join(str(path) for path in reports)
+        ", ".join(str(folder / "report.html") for folder in folders)
         if "report" in _ran(record)
         else "none, the run stopped before"
     )

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from flows import show
 from flows.cli import app, main
 from flows.config import ConfigurationError, preset_names
 from flows.fetch import PUBLIC
+from flows.record import RunRecord
 from gcl.methods import METHODS
 from gcl.readers import READERS
 from tasks.store import Store
@@ -119,3 +121,27 @@ def test_compare_prints_both_runs(tmp_path: Path) -> None:
         (tmp_path / name / "run.json").write_text(json.dumps(record))
     output = run("compare", str(tmp_path / "one"), str(tmp_path / "two"))
     assert "train.epochs" in output
+
+
+def test_reports_of_the_seeds_that_ran_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "seed-7").mkdir()
+    (tmp_path / "seed-7" / "report.html").write_text("of an earlier run")
+    stage = {"stage": "report", "state": "ran", "seconds": 1.0, "peak_rss_bytes": 1, "seed": 0, "reason": "",
+             "contracts": {"passed": 1, "failed": 0}}  # fmt: skip
+    show.run(
+        RunRecord(
+            config={},
+            seeds=(0, 1),
+            versions={},
+            device="cpu",
+            machine={},
+            store="s",
+            stages=[stage],
+            metrics=[],
+        ),
+        out=tmp_path,
+    )
+    told = capsys.readouterr().out
+    assert "seed-0/report.html" in told
+    assert "seed-1/report.html" in told
+    assert "seed-7" not in told

@@ -41,7 +41,15 @@ def test_one_run_cannot_be_compared(tmp_path: Path) -> None:
         compare_runs([record(tmp_path / "one", epochs=5, accuracy=0.5)])
 
 
-@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"config": 1}'])
+STAGE_WITHOUT_NAME = (
+    '{"config": {}, "seeds": [0], "versions": {}, "device": "cpu", "machine": {}, "store": "s", '
+    '"stages": [{"state": "ran", "seconds": 1}], "metrics": []}'
+)
+
+
+@pytest.mark.parametrize(
+    "content", [None, "", "[]", "{}", '{"config": 1}', "[" * 100_000, STAGE_WITHOUT_NAME]
+)
 def test_a_folder_without_a_readable_record_is_named(tmp_path: Path, content: str | None) -> None:
     good = record(tmp_path / "good", epochs=5, accuracy=0.5)
     (tmp_path / "bad").mkdir()
@@ -49,3 +57,8 @@ def test_a_folder_without_a_readable_record_is_named(tmp_path: Path, content: st
         (tmp_path / "bad" / "run.json").write_text(content)
     with pytest.raises(ConfigurationError, match=r"bad.run\.json"):
         compare_runs([good, tmp_path / "bad"])
+
+
+def test_a_name_no_file_can_have_is_a_wrong_argument(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="too long"):
+        compare_runs([tmp_path / ("a" * 5000)] * 2)

@@ -16,7 +16,7 @@ def test_seeds_are_a_range_or_a_list(text: str | None, seeds: tuple[int, ...]) -
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a", "4..0", "0..", "..", "1..2..3", "-1", "0..1000", "0..999999999999", "1.5"]
+    "text", ["", "a", "4..0", "0..", "..", "1..2..3", "-1", "0..1000", "0..999999999999", "1.5", "2147483648"]
 )
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(ConfigurationError, match="--seeds takes"):

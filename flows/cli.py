@@ -1,6 +1,7 @@
 """The command line: ``gclflow``. Parsing and printing only; heavy imports wait until they are needed."""
 
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -183,8 +184,11 @@ def store_gc(
 
     The newest result of each stage, and everything it was made from, is always kept.
     """
+    from flows.config import ConfigurationError
     from tasks.maintenance import collect_garbage
 
+    if not keep_days >= 0:  # nor nan, which is older than nothing
+        raise ConfigurationError(f"--keep-days takes a number of days, 0 or more; got {keep_days}")
     show.collected(collect_garbage(_open(store), keep_days=keep_days, dry_run=dry_run), dry_run=dry_run)
 
 
@@ -205,9 +209,9 @@ def main() -> None:
 
 def _open(store: str) -> Any:
     from tasks.errors import StoreUnusable
-    from tasks.store import Store
+    from tasks.store import Store, local_path
 
-    if "://" not in store and not Path(store).is_dir():
+    if not os.path.isdir(local_path(store)):  # noqa: PTH112  pathlib raises for a name too long to exist
         raise StoreUnusable(f"there is no store at {store}")
     return Store(store)
 

@@ -4,9 +4,9 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from gcl.clustering.config import ClusterConfig
 from gcl.config import Config, operational
@@ -53,6 +53,19 @@ class PipelineConfig(Config):
     device: Literal["auto", "cpu", "cuda"] = operational(
         "auto", description="where to train; the device it resolves to joins the cache key"
     )
+
+    @model_validator(mode="after")
+    def _uncertainty_knows_its_clusters(self) -> Self:
+        """Uncertainty is scored before clustering: a number that clustering finds comes too late for it."""
+        needs = self.uncertainty.method == "cluster_margin" or (
+            self.uncertainty.method == "augmentation" and self.uncertainty.disagreement == "membership"
+        )
+        settled = isinstance(self.cluster.num_clusters, int) or self.cluster.num_clusters == "classes"
+        if needs and not settled and self.uncertainty.num_clusters is None:
+            raise ValueError(
+                "uncertainty.num_clusters must be set where cluster.num_clusters is not a count or 'classes'"
+            )
+        return self
 
 
 def load_config(

@@ -5,10 +5,11 @@ from pathlib import Path
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 
-from flows.config import PipelineConfig, StageName
+from flows.config import ConfigurationError, PipelineConfig, StageName
 from flows.outputs import export_run, run_record
 from flows.record import RunRecord
 from flows.wiring import PipelineState, run_stages
+from tasks.identity import resolve_device
 from tasks.prefect_artifacts import show_run
 from tasks.store import Store
 
@@ -41,6 +42,7 @@ def pipeline(
     Returns:
         What happened, stage by stage, and the metrics.
     """
+    _check_device(config.device)
     state = PipelineState(config, Store(store), refresh=refresh)
     run_stages(state, until=until)
     record = run_record(state, preset=preset)
@@ -49,3 +51,11 @@ def pipeline(
         get_run_logger().info("results in %s", Path(out).resolve())
     show_run(state.store, state.artifacts, state.reports)
     return record
+
+
+def _check_device(device: str) -> None:
+    """Refuse a device that is not there before anything is computed for it."""
+    if device == "cuda" and resolve_device("auto") != "cuda":
+        raise ConfigurationError(
+            "device: there is no CUDA device here, or torch was built without CUDA; set auto or cpu"
+        )

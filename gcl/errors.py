@@ -69,7 +69,7 @@ class CheckpointMismatch(Exception):
 
 
 class NotDefined(ValueError):
-    """A result that does not exist for this input (a probe on a single class, K larger than N)."""
+    """A result that does not exist for this input (a probe on a single class, clusters of a single node)."""
 
 
 class UnsuitableSetting(ValueError):

@@ -40,7 +40,7 @@ class Store:
     """
 
     def __init__(self, root: Path | str) -> None:
-        self.root = _local_path(root)
+        self.root = local_path(root)
         try:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._check_owner()
@@ -293,14 +293,22 @@ class Store:
                 _remove(path)
 
 
-def _local_path(root: Path | str) -> Path:
+def local_path(root: Path | str) -> Path:
+    """The directory a store's address means: a path, or `file://` and a path.
+
+    Raises:
+        StoreUnusable: another scheme, or a path that cannot be resolved.
+    """
     text = str(root)
     if "://" in text:
         scheme, _, rest = text.partition("://")
         if scheme != "file":
             raise StoreUnusable(f"store {scheme}://: only local directories are supported")
         text = rest
-    return Path(text).expanduser().resolve()
+    try:
+        return Path(text).expanduser().resolve()
+    except (OSError, RuntimeError) as error:  # a loop of links, a user that does not exist
+        raise StoreUnusable(f"store {text}: {error}") from error
 
 
 def _is_intact(path: Path, entry: FileEntry, *, full: bool) -> bool:

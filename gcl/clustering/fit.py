@@ -166,13 +166,18 @@ def _settle_num_clusters(
         raise UnsuitableSetting("cluster.num_clusters=classes needs labels; give a count, a range or auto")
     if isinstance(asked, int):
         if asked > len(z_ND):
-            raise NotDefined(f"{asked} clusters of {len(z_ND)} nodes are not defined")
+            raise UnsuitableSetting(
+                f"cluster.num_clusters={config.num_clusters}: "
+                f"{asked} clusters of {len(z_ND)} nodes are not defined"
+            )
         if asked < 1:
             raise NotDefined("the labels declare no class, so their count cannot be the number of clusters")
         return asked, [], []
     grid = config.grid(len(z_ND))
     if not grid:
-        raise NotDefined(f"no number of clusters in {asked!r} is possible for {len(z_ND)} nodes")
+        raise UnsuitableSetting(
+            f"cluster.num_clusters={asked}: no such number of clusters is possible for {len(z_ND)} nodes"
+        )
     evidence = gather_evidence(
         z_ND, grid, partitions, graph=graph, sample=config.silhouette_sample, seed=seed
     )

@@ -50,7 +50,8 @@ def score_uncertainty(inputs: UncertaintyInputs, config: UncertaintyConfig, *, s
         float32 [N], NaN where a node is not scored; the same bytes for any number of threads.
 
     Raises:
-        NotDefined: for a single node, or fewer nodes than clusters.
+        NotDefined: for a single node.
+        UnsuitableSetting: a number of clusters that is missing, or that so few nodes cannot have.
         ValueError: embeddings not finite, or an input the method needs is missing.
     """
     z_ND = checked_embeddings(inputs.z_ND)
@@ -113,7 +114,10 @@ def _own_clusters(
             "set uncertainty.num_clusters: the cluster stage's own number is not known beforehand"
         )
     if not 2 <= num_clusters <= len(z_ND):
-        raise NotDefined(f"margins between {num_clusters} clusters of {len(z_ND)} nodes are not defined")
+        raise UnsuitableSetting(
+            f"uncertainty: margins between {num_clusters} clusters of {len(z_ND)} nodes are not defined; "
+            "set uncertainty.num_clusters"
+        )
     unit_ND = unit_rows(z_ND)
     seeds = [derive_seed(seed, "uncertainty")]
     fit = fit_kmeans(unit_ND, num_clusters, seeds=seeds, num_restarts=config.num_restarts)[0]

@@ -86,6 +86,9 @@ def test_a_damaged_store_ends_verify_with_5(store_copy: Path, monkeypatch: pytes
         (["run", "--preset", "digits", "--seeds", "x"], 2, "--seeds takes"),
         (["run", "--preset", "digits", "--store", "s3://bucket"], 2, "only local directories"),
         (["store", "ls", "--store", "absent"], 2, "no store at absent"),
+        (["store", "ls", "--store", "file:///absent/store"], 2, "no store at file:///absent/store"),
+        (["store", "ls", "--store", "a" * 5000], 2, "no store at aaa"),
+        (["run", "--preset", "digits", "--store", "~nobody-of-that-name/store"], 2, "home directory"),
         (["fetch", "nope"], 2, "no public data set 'nope'"),
         (["compare", "one"], 2, "two or more"),
         (["nonsense"], 2, "nonsense"),
@@ -103,6 +106,15 @@ def test_wrong_usage_ends_with_2_and_says_what_is_accepted(
     assert told in errors
     assert "Traceback" not in errors
     assert not list(tmp_path.iterdir()), "nothing was started"
+
+
+@pytest.mark.parametrize("days", ["nan", "-1"])
+def test_an_age_that_is_none_collects_nothing(
+    days: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    Store(tmp_path)
+    assert end_of_main(monkeypatch, "store", "gc", "--store", str(tmp_path), "--keep-days", days) == 2
+    assert "--keep-days takes" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["--debug", "compare", "one"], ["compare", "one", "--debug"]])

@@ -159,3 +159,17 @@ def test_every_field_says_what_it_is() -> None:
 def test_a_configuration_survives_json() -> None:
     config = load("cluster.num_clusters=classes", preset="digits")
     assert validate_config(config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize(
+    "method", [("cluster_margin",), ("augmentation", "uncertainty.disagreement=membership")]
+)
+def test_margins_need_a_number_of_clusters_that_is_known_before_clustering(method: tuple[str, ...]) -> None:
+    name, *more = method
+    asked = (f"uncertainty.method={name}", *more)
+    for number in ("auto", "2..8"):
+        with pytest.raises(ConfigurationError, match=r"uncertainty\.num_clusters must be set"):
+            load(*asked, f"cluster.num_clusters={number}")
+        load(*asked, f"cluster.num_clusters={number}", "uncertainty.num_clusters=4")
+    load(*asked, "cluster.num_clusters=classes")
+    load(*asked, "cluster.num_clusters=4")

@@ -3,7 +3,7 @@ import pytest
 
 from gcl.clustering import ClusterConfig, cluster_embeddings
 from gcl.clustering.partition import adjusted_rand_index
-from gcl.errors import NotDefined
+from gcl.errors import NotDefined, UnsuitableSetting
 from gcl.graph import Graph
 
 
@@ -80,8 +80,8 @@ def test_classes_takes_the_count_alone():
 
 
 @pytest.mark.parametrize("num_clusters", [5, "5..9"])
-def test_more_clusters_than_nodes_is_not_defined(num_clusters):
-    with pytest.raises(NotDefined):
+def test_more_clusters_than_nodes_is_a_setting_that_does_not_fit(num_clusters):
+    with pytest.raises(UnsuitableSetting, match=r"cluster\.num_clusters=5.* 4 nodes"):
         cluster_embeddings(np.eye(4), ClusterConfig(num_clusters=num_clusters), seed=0)
 
 

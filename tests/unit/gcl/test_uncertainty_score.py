@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from gcl.errors import NotDefined
+from gcl.errors import NotDefined, UnsuitableSetting
 from gcl.graph import Graph
 from gcl.uncertainty import METHODS, UncertaintyConfig, UncertaintyInputs, score_uncertainty
 
@@ -99,7 +99,7 @@ def test_impossible_requests_are_not_defined():
     with pytest.raises(NotDefined, match="single node"):
         score_uncertainty(UncertaintyInputs(np.ones((1, 3))), UncertaintyConfig(), seed=0)
     config = UncertaintyConfig(method="cluster_margin", num_clusters=5)
-    with pytest.raises(NotDefined, match="5 clusters of 4"):
+    with pytest.raises(UnsuitableSetting, match="5 clusters of 4"):
         score_uncertainty(UncertaintyInputs(np.eye(4)), config, seed=0)
 
 

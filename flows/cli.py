@@ -105,7 +105,7 @@ def datasets() -> None:
 
 @app.command()
 def methods() -> None:
-    """The methods, what they read, and their settings."""
+    """The methods, what they read, and their settings; then the settings of the other stages."""
     show.methods()
 
 

@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from flows.compare import Comparison
     from flows.record import Metric, RunRecord
     from tasks.artifact import Artifact, Manifest
@@ -115,23 +118,31 @@ def datasets() -> None:
 
 
 def methods() -> None:
-    """The methods with their settings."""
+    """The methods with their settings, then those of the other stages."""
     from typing import get_args
 
+    from flows.config import PipelineConfig
     from gcl.methods.configs import MethodConfig
 
     for config in get_args(get_args(MethodConfig)[0]):
         name = config.model_fields["name"].default
         reads = "smoothed rows, training labels" if config.uses_labels else "smoothed rows, no labels"
-        table = _table(
-            f"{name}: {(config.__doc__ or '').strip().splitlines()[0]} Reads {reads}.",
-            "key",
-            "default",
-            "meaning",
-        )
-        for field, info in config.model_fields.items():
-            table.add_row(f"method.{field}", str(info.default), info.description or "")
-        console().print(table)
+        title = f"{name}: {(config.__doc__ or '').strip().splitlines()[0]} Reads {reads}."
+        console().print(_settings(title, "method", config))
+    for section in ("smooth", "train", "uncertainty", "cluster", "evaluate"):
+        info = PipelineConfig.model_fields[section]
+        console().print(_settings(f"{section}: {info.description}", section, type(info.default)))
+
+
+def _settings(title: str, section: str, config: type["BaseModel"]) -> Table:
+    """The keys of one section; operational ones are marked, since changing them re-runs nothing."""
+    from gcl.config import affects_results
+
+    table = _table(title, "key", "default", "meaning")
+    for field, info in config.model_fields.items():
+        note = "" if affects_results(config, field) else " (operational)"
+        table.add_row(f"{section}.{field}", escape(str(info.default)), escape(f"{info.description}{note}"))
+    return table
 
 
 def presets() -> None:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from flows import show
 from flows.cli import app, main
-from flows.config import ConfigurationError, preset_names
+from flows.config import ConfigurationError, PipelineConfig, preset_names
 from flows.fetch import PUBLIC
 from flows.record import RunRecord
 from gcl.methods import METHODS
@@ -48,6 +48,19 @@ def test_the_flags_of_run_are_these() -> None:
 def test_what_there_is_can_be_listed(command: str, names: list[str]) -> None:
     output = run(command)
     assert all(name in output for name in names)
+
+
+def test_every_setting_of_a_stage_is_listed_and_operational_ones_are_marked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    rows = {line.split("│")[1].strip(): line for line in run("methods").splitlines() if line.startswith("│")}
+    for section in ("smooth", "method", "train", "uncertainty", "cluster", "evaluate"):
+        fields = type(PipelineConfig.model_fields[section].default).model_fields
+        assert {f"{section}.{name}" for name in fields} <= rows.keys()
+    assert "(operational)" in rows["train.checkpoint_every"]
+    assert "(operational)" not in rows["train.epochs"]
+    assert "probability in [0, 1)" in rows["method.entry_dropout_rate"], "brackets are no markup"
 
 
 def test_every_command_has_help() -> None:

@@ -209,9 +209,9 @@ def main() -> None:
 
 def _open(store: str) -> Any:
     from tasks.errors import StoreUnusable
-    from tasks.store import Store, local_path
+    from tasks.store import MARKER, Store, local_path
 
-    if not os.path.isdir(local_path(store)):  # noqa: PTH112  pathlib raises for a name too long to exist
+    if not os.path.isfile(local_path(store) / MARKER):  # noqa: PTH113  pathlib raises for a name too long to exist
         raise StoreUnusable(f"there is no store at {store}")
     return Store(store)
 

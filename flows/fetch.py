@@ -46,7 +46,7 @@ def fetch_dataset(name: str, folder: Path) -> Path:
     """Download a data set into `folder`/NAME; files already there with the right hash are kept.
 
     Raises:
-        ConfigurationError: there is no such data set.
+        ConfigurationError: there is no such data set, or the folder cannot be written.
         SourceUnreadable: no network, a file that is gone, or one with another hash; it is not kept.
     """
     if name not in PUBLIC:
@@ -72,6 +72,8 @@ def fetch_dataset(name: str, folder: Path) -> Path:
                 f"{file.url} could not be downloaded ({type(error).__name__}); is this machine offline? "
                 f"Put the file at {place} by hand: its sha256 must be {file.sha256}"
             ) from None
+        except OSError as error:
+            raise ConfigurationError(f"--to {folder}: {place} cannot be written: {error.strerror}") from None
         except ValueError as error:
             _remove_empty(missing)
             raise SourceUnreadable(f"{file.url}: {error}") from None

@@ -71,7 +71,7 @@ def _stage_table(record: "RunRecord") -> Table:
             f"{stage['peak_rss_bytes'] / 2**20:.0f}",
             f"{contracts['passed']} passed"
             + (f", {contracts['failed']} failed" if contracts["failed"] else ""),
-            stage["reason"],
+            escape(stage["reason"]),
         )
     return table
 
@@ -230,14 +230,14 @@ def comparison(found: "Comparison") -> None:
     ):
         table = _table(title, "", *found.runs)
         for label, cells in rows:
-            table.add_row(label, *cells)
+            table.add_row(escape(label), *map(escape, cells))
         console().print(table)
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escape(title), title_justify="left")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(escape(column), overflow="fold")
     return table
 
 

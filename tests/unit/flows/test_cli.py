@@ -99,6 +99,8 @@ def test_a_damaged_store_ends_verify_with_5(store_copy: Path, monkeypatch: pytes
         (["run", "--preset", "digits", "--seeds", "x"], 2, "--seeds takes"),
         (["run", "--preset", "digits", "--store", "s3://bucket"], 2, "only local directories"),
         (["store", "ls", "--store", "absent"], 2, "no store at absent"),
+        (["store", "ls", "--store", "."], 2, "no store at ."),
+        (["fetch", "cora", "--to", "/dev/null"], 2, "cannot be written: Not a directory"),
         (["store", "ls", "--store", "file:///absent/store"], 2, "no store at file:///absent/store"),
         (["store", "ls", "--store", "a" * 5000], 2, "no store at aaa"),
         (["run", "--preset", "digits", "--store", "~nobody-of-that-name/store"], 2, "home directory"),
@@ -140,12 +142,15 @@ def test_debug_shows_the_traceback(arguments: list[str], monkeypatch: pytest.Mon
 def test_compare_prints_both_runs(tmp_path: Path) -> None:
     document = {"config": {}, "seeds": [0], "versions": {}, "device": "cpu", "machine": {}, "store": "s",
                 "stages": [], "metrics": []}  # fmt: skip
-    for epochs, name in ((5, "one"), (9, "two")):
+    for epochs, name in ((5, "one[b]"), (9, "two[]")):
         (tmp_path / name).mkdir()
-        record = document | {"config": {"train": {"epochs": epochs}}}
+        record = document | {
+            "config": {"train": {"epochs": epochs}, "smooth": {"dask_address": f"[/{name}]"}}
+        }
         (tmp_path / name / "run.json").write_text(json.dumps(record))
-    output = run("compare", str(tmp_path / "one"), str(tmp_path / "two"))
+    output = run("compare", str(tmp_path / "one[b]"), str(tmp_path / "two[]"))
     assert "train.epochs" in output
+    assert "[/one[b]]" in output, "brackets are text, not markup"
 
 
 def test_reports_of_the_seeds_that_ran_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,14 +25,15 @@ EMBEDDING_KINDS = ("method", "smoothed", "random_init")
 
 _UNIT = (0.0, 1.0)
 METRIC_RANGES: dict[str, tuple[float | None, float | None]] = {
-    **dict.fromkeys(("accuracy", "balanced_accuracy", "f1", "f1_macro", "f1_micro", "macro_f1"), _UNIT),
-    **dict.fromkeys(("micro_f1", "nmi", "purity", "auc", "roc_auc", "average_precision", "ap"), _UNIT),
-    **dict.fromkeys(("homogeneity", "completeness", "v_measure", "ece", "coverage", "hits"), _UNIT),
-    **dict.fromkeys(("fmi", "conductance", "aurc", "e_aurc", "augrc", "risk_at_coverage", "answered"), _UNIT),
-    **dict.fromkeys(("answered_risk", "calibrated_accuracy", "ece_uncalibrated", "singleton_hit"), _UNIT),
-    **dict.fromkeys(("ari", "ami", "silhouette", "modularity"), (-1.0, 1.0)),
+    **dict.fromkeys(("accuracy", "macro_f1", "micro_f1", "nmi", "fmi", "conductance"), _UNIT),
+    **dict.fromkeys(("auc", "average_precision"), _UNIT),
+    **dict.fromkeys(("auc_inner_product", "average_precision_inner_product"), _UNIT),
+    **dict.fromkeys(("aurc", "e_aurc", "augrc", "risk_at_coverage", "answered", "answered_risk"), _UNIT),
+    **dict.fromkeys(("aurc_uncertainty", "e_aurc_uncertainty", "augrc_uncertainty"), _UNIT),
+    **dict.fromkeys(("calibrated_accuracy", "ece", "ece_uncalibrated", "coverage", "singleton_hit"), _UNIT),
+    **dict.fromkeys(("ari", "silhouette", "modularity"), (-1.0, 1.0)),
+    **dict.fromkeys(("nll", "mean_set_size", "temperature"), (0.0, None)),
     "brier": (0.0, 2.0),
-    "nll": (0.0, None),
 }
 
 # Columns that together name a row; no two rows may share them.

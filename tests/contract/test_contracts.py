@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from data_contracts import TABLES, ContractViolation, check_table
@@ -321,3 +322,15 @@ def test_bipartite_edges_have_a_range_each(sample: Any, tmp_path: Path) -> None:
     with pytest.raises(ContractViolation) as caught:
         check_table(path, "graph.edges", context=facts)
     assert [failure.column for failure in caught.value.failures] == ["dst"]
+
+
+@pytest.mark.slow
+def test_every_metric_of_a_run_has_a_range_and_every_range_a_metric(tmp_path: Path) -> None:
+    from data_contracts.suites import METRIC_RANGES
+    from tests.tiny_runs import run_direct, tiny
+
+    state = run_direct(
+        tiny("dataset.edge_holdout=0.1", "evaluate.target_risk=0.9"), tmp_path / "store", until="evaluate"
+    ).state
+    table = pq.read_table(state.store.path(state.artifacts["metrics"]) / "metrics.parquet")
+    assert set(table.column("metric").to_pylist()) == set(METRIC_RANGES)

@@ -16,6 +16,13 @@ from tasks.errors import StoreUnusable, UnknownArtifact
 USAGE, CONTRACT, SOURCE, FAILED, INTERRUPTED = 2, 3, 4, 5, 130
 
 
+# What a user can do about a broken rule, where the rule alone does not say.
+_HINTS = {
+    "not_collapsed": "all nodes lie on one line: for columns of unlike units set smooth.standardise=true",
+    "weights_equal_in_both_directions": "keep such a graph directed with dataset.one_way=keep",
+}
+
+
 class Interrupted(Exception):
     """A run was stopped by a signal; what it had finished is in the store."""
 
@@ -49,7 +56,8 @@ def describe(error: BaseException) -> str:
     )
     text = "".join(ch if ch.isprintable() or ch == "\n" else repr(ch)[1:-1] for ch in text)
     if isinstance(error, ContractViolation | InvalidGraph):
-        return f"contract violated: {text}"
+        hints = [hint for rule, hint in _HINTS.items() if rule in text]
+        return f"contract violated: {text}" + "".join(f"; {hint}" for hint in hints)
     if isinstance(error, SourceUnreadable):
         return f"source unreadable: {text}"
     if isinstance(error, ConfigurationError | UnsuitableSetting):

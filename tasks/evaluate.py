@@ -41,6 +41,7 @@ def evaluate(work: Work, config: EvaluateConfig) -> None:
         graph=read_graph(work.input("graph"), with_features=False),
         labels=labels,
         splits=read_splits(work.input("labels")),
+        held_out_rate=float(work.metadata("graph")["edge_holdout"]),
         held_out=_read_held_out(work.input("labels") / "held_out_edges.parquet"),
         cluster_N=read_column(work.input("clusters") / "clusters.parquet", "cluster"),
         uncertainty_N=read_column(work.input("uncertainty") / "uncertainty.parquet", "uncertainty"),

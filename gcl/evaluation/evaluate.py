@@ -5,7 +5,7 @@ import logging
 import numpy as np
 
 from gcl.clustering.geometry import checked_embeddings, one_thread
-from gcl.errors import NotDefined
+from gcl.errors import NotDefined, UnsuitableSetting
 from gcl.evaluation.classification import classification_rows, usable_splits
 from gcl.evaluation.clusters import clusters_artifact_rows, kmeans_final_rows
 from gcl.evaluation.config import EvaluateConfig
@@ -51,6 +51,10 @@ def evaluate_embeddings(inputs: EvaluationInputs, config: EvaluateConfig, *, see
                 if predicted is None:
                     predicted = _predict(inputs, inputs.labels, splits[0], config, protocol=name, seed=seed)
             except NotDefined as reason:
+                if config.protocols != "auto":
+                    raise UnsuitableSetting(
+                        f"evaluate.protocols names {name}: not defined, {reason}"
+                    ) from None
                 notes.append(f"{name}: not defined, {reason}")
         rows += _artifact_rows(inputs, config, seed=seed)
     if predicted is None:
@@ -139,7 +143,9 @@ def _other_rows(
         else:
             if inputs.held_out is None:
                 raise NotDefined("no edges were held out; set dataset.edge_holdout")
-            rows += link_rows(z_ND, inputs.held_out, embedding=embedding, seed=seed)
+            rows += link_rows(
+                z_ND, inputs.held_out, embedding=embedding, seed=seed, rate=inputs.held_out_rate
+            )
     return rows
 
 

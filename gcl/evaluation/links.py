@@ -45,7 +45,17 @@ def assert_no_leak(graph: Graph, held_out: HeldOut) -> None:
             )
 
 
-def link_rows(z_ND: np.ndarray, held_out: HeldOut, *, embedding: str, seed: int) -> list[MetricRow]:
+def link_protocol(rate: float) -> str:
+    """Name of the protocol with this share of edges held out for test, half as many for validation.
+
+    0.1 is ``link-10-5``; another share is another rule and has another name.
+    """
+    return f"link-{100 * rate:g}-{50 * rate:g}"
+
+
+def link_rows(
+    z_ND: np.ndarray, held_out: HeldOut, *, embedding: str, seed: int, rate: float = 0.1
+) -> list[MetricRow]:
     """AUC and average precision of cosine similarity, and the same of the inner product, on both parts.
 
     Raises:
@@ -61,7 +71,7 @@ def link_rows(z_ND: np.ndarray, held_out: HeldOut, *, embedding: str, seed: int)
         rows += summarise(
             [scores | {f"{name}_inner_product": value for name, value in product.items()}],
             task="link_prediction",
-            protocol="link-10-5",
+            protocol=link_protocol(rate),
             split="validation" if part == "validation" else "test",
             seed=seed,
             embedding=embedding,

@@ -35,6 +35,7 @@ class EvaluationInputs:
         splits: the data set's own; may be empty.
         graph: the graph the embeddings were made with; its features are not read.
         held_out: pairs of a link prediction run.
+        held_out_rate: share of edges held out for test; it is part of the protocol's name.
         cluster_N: int32 clusters of the pipeline's own clustering.
         uncertainty_N: float32 uncertainty, larger is less sure, NaN where not scored.
     """
@@ -44,6 +45,7 @@ class EvaluationInputs:
     labels: Labels | None = None
     splits: tuple[Split, ...] = ()
     held_out: HeldOut | None = None
+    held_out_rate: float = 0.1
     cluster_N: np.ndarray | None = None
     uncertainty_N: np.ndarray | None = None
 

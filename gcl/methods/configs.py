@@ -83,7 +83,7 @@ class TupletConfig(Config):
 
 
 class DmatIConfig(RowEncoderConfig, ViewConfig, TupletConfig):
-    """`method.*` for DMAT-i."""
+    """DMAT-i: contrast of views of smoothed rows."""
 
     name: Literal["dmat_i"] = Field("dmat_i", description="the method: dmat_i")
     num_views: int = Field(2, ge=2, le=16, description="V, views of a node in a batch: count >= 2")
@@ -95,7 +95,7 @@ class DmatIConfig(RowEncoderConfig, ViewConfig, TupletConfig):
 
 
 class DmtConfig(RowEncoderConfig, ViewConfig, TupletConfig):
-    """`method.*` for DMT, the semi-supervised sibling."""
+    """DMT: the semi-supervised sibling of DMAT-i."""
 
     uses_labels: ClassVar[bool] = True
 

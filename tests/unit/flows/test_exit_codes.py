@@ -69,3 +69,9 @@ def test_a_failure_is_left_for_programs(error: BaseException, code: int, tmp_pat
     if isinstance(error, ContractViolation):
         assert document["table"] == "graph.edges"
         assert document["failures"][0]["sample"][0]["node"] == 3
+
+
+def test_a_broken_rule_comes_with_what_can_be_done_about_it() -> None:
+    collapsed = Failure("z", "not_collapsed", "1.0", "1.05", None, ())
+    assert "smooth.standardise=true" in describe(ContractViolation("embeddings.embeddings", [collapsed]))
+    assert "smooth.standardise" not in describe(ContractViolation("graph.edges", [FAILURE]))

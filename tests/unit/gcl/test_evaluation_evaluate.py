@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from gcl.edge_holdout import HeldOutPairs
+from gcl.errors import UnsuitableSetting
 from gcl.evaluation import EvaluateConfig, EvaluationInputs, LeakedEdges, LinkPairs, evaluate_embeddings
 from gcl.graph import Graph, Labels, Split
 
@@ -194,3 +195,8 @@ def test_cora_sized_evaluation_takes_seconds(real_data):
         for name in ("method", "random_init")
     )
     assert method > 0.5 > 0.3 > chance  # structure alone carries the classes, noise does not
+
+
+def test_a_protocol_asked_for_by_name_that_is_not_defined_is_refused():
+    with pytest.raises(UnsuitableSetting, match="link-10-5"):
+        evaluate_embeddings(task(), EvaluateConfig(protocols=("link-10-5",)), seed=0)

@@ -4,7 +4,7 @@ import pytest
 from gcl.edge_holdout import HeldOutPairs
 from gcl.errors import NotDefined
 from gcl.evaluation import LeakedEdges, LinkPairs, assert_no_leak
-from gcl.evaluation.links import link_rows, pair_score
+from gcl.evaluation.links import link_protocol, link_rows, pair_score
 from gcl.graph import Graph
 
 
@@ -76,3 +76,11 @@ def test_pairs_of_one_kind_are_not_defined():
     only = LinkPairs(test=pairs([(0, 1)], []), validation=HELD_OUT.validation)
     with pytest.raises(NotDefined, match="test pairs lack"):
         link_rows(np.eye(6, dtype="f"), only, embedding="method", seed=0)
+
+
+def test_another_share_of_edges_is_another_protocol() -> None:
+    assert link_protocol(0.1) == "link-10-5"
+    assert link_protocol(0.3) == "link-30-15"
+    z_ND = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
+    rows = link_rows(z_ND, HELD_OUT, embedding="method", seed=0, rate=0.3)
+    assert {row.protocol for row in rows} == {"link-30-15"}

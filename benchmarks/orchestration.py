@@ -75,10 +75,10 @@ def plain(overrides: list[str]) -> None:
     untrained_ND = method.embed(data)
     result = train(method, data, config.train, seed=config.seed)
     z_ND = method.embed(data)
-    uncertainty_N = score_uncertainty(
-        UncertaintyInputs(z_ND, graph=graph), config.uncertainty, seed=config.seed
-    )
     num_classes = labels.num_classes if labels else None
+    uncertainty_N = score_uncertainty(
+        UncertaintyInputs(z_ND, graph=graph, num_clusters=num_classes), config.uncertainty, seed=config.seed
+    )
     clustering = cluster_embeddings(
         z_ND, config.cluster, seed=config.seed, num_classes=num_classes, graph=graph
     )

@@ -145,9 +145,12 @@ def main() -> None:
     verdict = "kept" if medians["pipeline"] <= allowed else "NOT kept"
     print(f"allowed: 1.25 x plain + 20 s = {allowed:.1f} s: {verdict}")
     if options.json:
-        options.json.write_text(
-            json.dumps({"seconds": seconds, "medians": medians, "allowed": allowed}, indent=1)
-        )
+        from flows.record import machine, versions
+
+        found = {"seconds": seconds, "medians": medians, "allowed": allowed}
+        command = " ".join(["python benchmarks/orchestration.py", *settings])
+        document = {"command": command, "versions": versions(), "machine": machine(), **found}
+        options.json.write_text(json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load as tensors_from_bytes
+from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
 
 from gcl.errors import CheckpointMismatch, SourceUnreadable
@@ -95,7 +96,7 @@ def save_checkpoint(folder: Path, state: TrainingState, identity: Mapping[str, s
     """
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"epoch-{state.epoch:08d}"
-    tensor_bytes = safetensors.torch.save(state.tensors)
+    tensor_bytes = tensors_to_bytes(state.tensors)
     record = {
         "format": FORMAT,
         "epoch": state.epoch,
@@ -145,7 +146,7 @@ def save_weights(method: nn.Module, path: Path) -> None:
         path: the file; equal weights give equal bytes.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in method.state_dict().items()}
-    _write_atomically(path, safetensors.torch.save(tensors))
+    _write_atomically(path, tensors_to_bytes(tensors))
 
 
 def load_weights(method: nn.Module, path: Path) -> None:
@@ -160,7 +161,7 @@ def load_weights(method: nn.Module, path: Path) -> None:
         CheckpointMismatch: tensors of another method or configuration.
     """
     try:
-        tensors = safetensors.torch.load(path.read_bytes())
+        tensors = tensors_from_bytes(path.read_bytes())
     except (OSError, SafetensorError) as error:
         raise SourceUnreadable(f"{path}: not readable as safetensors: {error}") from error
     expected = {name: _signature(value) for name, value in method.state_dict().items()}
@@ -178,7 +179,7 @@ def _read_verified(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     tensor_bytes = path.with_suffix(".safetensors").read_bytes()
     if hashlib.sha256(tensor_bytes).hexdigest() != record["tensors_sha256"]:
         raise ValueError("its tensors do not match their checksum")
-    return record, safetensors.torch.load(tensor_bytes)
+    return record, tensors_from_bytes(tensor_bytes)
 
 
 def _sealed(record: Mapping[str, Any]) -> bytes:

@@ -229,6 +229,9 @@ def _race(roots: list[Path], barrier, results, content: bytes) -> None:  # type:
         barrier.wait()
         manifest = publish(Store(root), "ingest", KEY, FILES | {"graph/nodes.bin": content})
         results.put((root, manifest.artifacts["graph"].digest))
+    results.close()
+    results.join_thread()
+    os._exit(0)  # what other libraries do at exit is not meant for a fork of the process they live in
 
 
 @pytest.mark.fault

@@ -2,7 +2,7 @@
 
 import os
 
-# Before torch is loaded: OpenMP threads that spin while they wait make a shared machine crawl
-# (training beside five busy processes on two cores: 41 s spinning, 9 s sleeping).
+# Before torch is loaded: OpenMP threads that spin while they wait make training several times slower
+# on a machine whose cores are shared with other processes.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("DGLBACKEND", "pytorch")

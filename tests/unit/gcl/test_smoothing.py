@@ -237,6 +237,19 @@ def test_input_norm_and_components_come_before_the_filter():
     np.testing.assert_allclose(np.linalg.norm(actual, axis=0), expected, rtol=1e-5)
 
 
+def test_columns_are_standardised_before_rows_are_normalised():
+    graph = attributed_graph()
+    unlike = replace(graph, x_NF=(graph.x_NF * 10.0 ** np.arange(graph.x_NF.shape[1])).astype(np.float32))
+    settings = {"normalise_input": "l2", "filter": "weights", "weights": (1.0,), "convolution": 0}
+    found = [
+        smooth_features(each, SmoothingConfig(standardise=True, **settings), seed=0).x_NF
+        for each in (graph, unlike)
+    ]
+    np.testing.assert_allclose(found[0], found[1], atol=1e-4)
+    plain = smooth_features(unlike, SmoothingConfig(**settings), seed=0).x_NF
+    assert np.abs(plain - found[1]).max() > 0.1
+
+
 def test_graph_without_attributes_is_refused_with_a_hint():
     graph = replace(attributed_graph(), x_NF=None)
     with pytest.raises(ValueError, match="degree.*spectral"):

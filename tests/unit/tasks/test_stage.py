@@ -176,3 +176,37 @@ def test_nothing_that_is_volatile_reaches_a_digest(finished_store: Path, tmp_pat
     """A second run elsewhere, later, with other times and run ids, gives the same digests."""
     expected = {a.kind: a.digest for m in Store(finished_store).manifests() for a in m.artifacts.values()}
     assert run_direct(tiny(), tmp_path / "elsewhere").digests == expected
+
+
+def test_a_result_of_another_run_that_was_waited_for_counts_as_cached(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tasks.orchestrate
+
+    computed = stage(body)
+    request = computed.request(Nothing(), store=store, inputs={})
+
+    def other_run_is_faster(*_: object, **__: object) -> tuple[object, bool]:
+        return computed.execute(request, store), False
+
+    monkeypatch.setattr(tasks.orchestrate, "call_stage", other_run_is_faster)
+    report = computed.run(request, store)
+    assert (report.state, report.reason) == ("cached", "another run has computed it meanwhile")
+
+
+@pytest.mark.parametrize(
+    ("kind", "num_nodes", "is_judged"),
+    [("embeddings", 50, True), ("embeddings", 49, False), ("controls", 50, False)],
+)
+def test_only_trained_embeddings_of_enough_nodes_are_judged_for_collapse(
+    kind: str, num_nodes: int, is_judged: bool, store: Store, tmp_path: Path
+) -> None:
+    from tasks.train import write_embeddings
+
+    ingested = run_direct(tiny(f"dataset.nodes={num_nodes}"), store.root, until="ingest")
+    folder = tmp_path / "written"
+    folder.mkdir()
+    inputs = {"graph": ingested.state.artifacts["graph"]}
+    work = Work(stage="train", key="k", store=store, folder=folder, inputs=inputs, facts={})
+    write_embeddings(work, kind, np.ones((num_nodes, 4), np.float32))
+    assert (work.expectations[f"{kind}.embeddings"]["min_effective_rank"] > 0) is is_judged

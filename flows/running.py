@@ -59,9 +59,9 @@ def run_pipeline(
         whatever the flow raises, after ``OUT/failure.json`` was written.
     """
     root = Store(store).root  # refuses an unusable store before anything is started
-    _check_writable(out)
+    check_writable(out)
     try:
-        with _terminable(), prefect_server(root / ".server"), _console(), _progress_bars():
+        with orchestrated(root):
             from flows.outputs import write_record
             from flows.pipeline import pipeline
 
@@ -87,7 +87,7 @@ def run_pipeline(
         raise
 
 
-def _check_writable(out: Path) -> None:
+def check_writable(out: Path) -> None:
     """Refuse an output directory that cannot be written, before hours are spent on what goes there."""
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -109,6 +109,17 @@ def merge_records(records: Sequence[RunRecord]) -> RunRecord:
             "validation_metrics": over_seeds([record.validation_metrics for record in records]),
         }
     )
+
+
+@contextmanager
+def orchestrated(root: Path) -> Iterator[None]:
+    """What runs from the command line need around them: a server, signals as exceptions, progress bars.
+
+    Args:
+        root: the store's; a private server keeps its database there.
+    """
+    with _terminable(), prefect_server(root / ".server"), _console(), _progress_bars():
+        yield
 
 
 @contextmanager

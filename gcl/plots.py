@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C6D1F", "#4D4D4D")
-_MARKERS = ("o", "^", "s")
-_INK, _GRID, _REST = "#222222", "#DDDDDD", "#BBBBBB"
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C6D1F", "#4D4D4D")
+MARKERS = ("o", "^", "s")
+INK, _GRID, REST = "#222222", "#DDDDDD", "#BBBBBB"
 _DPI = 120
 _MEASURE_TITLES = {
     "stability": "Stability across seeds (ARI)",
@@ -118,37 +118,37 @@ def plot_categories(
         title: of the plot.
         labels: a name a category; ``cluster k`` when empty.
     """
-    figure, axes = _figure(7.4, 4.8)
+    figure, axes = styled_figure(7.4, 4.8)
     xy_S2, category_S = projection.xy_S2, category_N[projection.nodes]
     ids, count = np.unique(category_S[category_S >= 0], return_counts=True)
     shown = np.sort(ids[np.argsort(-count, kind="stable")[:16]])
     rest_S = ~np.isin(category_S, shown)
     if rest_S.any():
         other = "no class" if (category_S[rest_S] < 0).all() else f"{len(ids) - len(shown)} smaller"
-        axes.scatter(xy_S2[rest_S, 0], xy_S2[rest_S, 1], s=9, c=_REST, linewidths=0, label=other)
+        axes.scatter(xy_S2[rest_S, 0], xy_S2[rest_S, 1], s=9, c=REST, linewidths=0, label=other)
     for place, category in enumerate(shown):
         own_S = category_S == category
         axes.scatter(
             xy_S2[own_S, 0],
             xy_S2[own_S, 1],
             s=11,
-            c=_COLOURS[place % len(_COLOURS)],
-            marker=_MARKERS[place // len(_COLOURS)],
+            c=COLOURS[place % len(COLOURS)],
+            marker=MARKERS[place // len(COLOURS)],
             linewidths=0,
             alpha=0.75,
             label=str(labels[category]) if labels else f"cluster {category}",
         )
     _plane(axes)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9, markerscale=2)
-    return _plot(figure, name, title, f"{projection.how}. One dot a node.")
+    return finished_plot(figure, name, title, f"{projection.how}. One dot a node.")
 
 
 def plot_values(projection: Projection, value_N: np.ndarray, *, name: str, title: str, label: str) -> Plot:
     """Projection coloured by a value a node, 2nd to 98th percentile; NaN is grey, the highest lie on top."""
-    figure, axes = _figure(7.4, 4.8)
+    figure, axes = styled_figure(7.4, 4.8)
     xy_S2, value_S = projection.xy_S2, value_N[projection.nodes].astype(np.float64)
     missing_S = ~np.isfinite(value_S)
-    axes.scatter(xy_S2[missing_S, 0], xy_S2[missing_S, 1], s=9, c=_REST, linewidths=0)
+    axes.scatter(xy_S2[missing_S, 0], xy_S2[missing_S, 1], s=9, c=REST, linewidths=0)
     order = np.flatnonzero(~missing_S)[np.argsort(value_S[~missing_S], kind="stable")]
     low, high = np.percentile(value_S[order], [2, 98]) if len(order) else (0.0, 1.0)
     dots = axes.scatter(
@@ -162,29 +162,29 @@ def plot_values(projection: Projection, value_N: np.ndarray, *, name: str, title
         vmax=high,
     )
     bar = figure.colorbar(dots, ax=axes, pad=0.02, shrink=0.8)
-    bar.set_label(label, fontsize=10, color=_INK)
+    bar.set_label(label, fontsize=10, color=INK)
     bar.outline.set_visible(False)
     _plane(axes)
     grey = f" {int(missing_S.sum())} nodes not scored (grey)." if missing_S.any() else ""
-    return _plot(figure, name, title, f"{projection.how}. Brighter is larger.{grey}")
+    return finished_plot(figure, name, title, f"{projection.how}. Brighter is larger.{grey}")
 
 
 def plot_losses(epochs: np.ndarray, terms: Mapping[str, np.ndarray]) -> Plot:
     """Loss terms over epochs, a panel a term: their scales seldom agree."""
     figure, panels = _panels(len(terms))
     for panel, (term, values) in zip(panels, terms.items(), strict=False):
-        panel.plot(epochs, values, color=_COLOURS[0], linewidth=1.5)
-        panel.set_title(term, fontsize=10, color=_INK, loc="left")
+        panel.plot(epochs, values, color=COLOURS[0], linewidth=1.5)
+        panel.set_title(term, fontsize=10, color=INK, loc="left")
         panel.set_xlabel("epoch", fontsize=9)
     caption = "Every term of the training loss by epoch; the scale differs from panel to panel."
-    return _plot(figure, "losses", "Training loss", caption)
+    return finished_plot(figure, "losses", "Training loss", caption)
 
 
 def plot_cluster_sizes(cluster_N: np.ndarray) -> Plot:
     """Bars of cluster sizes, in the order of the ids, that is, of size."""
     size_K = np.bincount(cluster_N[cluster_N >= 0])
-    figure, axes = _figure(7.4, 3.4)
-    axes.bar(np.arange(len(size_K)), size_K, color=_COLOURS[0], width=0.8)
+    figure, axes = styled_figure(7.4, 3.4)
+    axes.bar(np.arange(len(size_K)), size_K, color=COLOURS[0], width=0.8)
     if len(size_K) <= 20:
         axes.set_xticks(np.arange(len(size_K)))
         for k, size in enumerate(size_K):
@@ -192,7 +192,7 @@ def plot_cluster_sizes(cluster_N: np.ndarray) -> Plot:
     axes.set_xlabel("cluster", fontsize=10)
     axes.set_ylabel("nodes", fontsize=10)
     axes.grid(axis="x", visible=False)
-    return _plot(
+    return finished_plot(
         figure, "cluster_sizes", "Cluster sizes", "Nodes in each cluster; ids run from large to small."
     )
 
@@ -208,13 +208,13 @@ def plot_evidence(evidence: Sequence[Evidence], chosen: int) -> Plot:
     figure, panels = _panels(len(measures))
     for panel, measure in zip(panels, measures, strict=False):
         k, value = np.array(sorted(table[measure])).T
-        panel.axvline(chosen, color=_COLOURS[3], linewidth=1.5, linestyle="--", zorder=1)
-        panel.plot(k, value, color=_COLOURS[0], linewidth=1.5, marker="o", markersize=4, zorder=2)
-        panel.set_title(_MEASURE_TITLES[measure], fontsize=10, color=_INK, loc="left")
+        panel.axvline(chosen, color=COLOURS[3], linewidth=1.5, linestyle="--", zorder=1)
+        panel.plot(k, value, color=COLOURS[0], linewidth=1.5, marker="o", markersize=4, zorder=2)
+        panel.set_title(_MEASURE_TITLES[measure], fontsize=10, color=INK, loc="left")
         panel.set_xlabel("number of clusters", fontsize=9)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     caption = f"No labels were used. Dashed: the {chosen} clusters chosen, stable first, then best mean rank."
-    return _plot(figure, "cluster_evidence", "How many clusters", caption)
+    return finished_plot(figure, "cluster_evidence", "How many clusters", caption)
 
 
 def plot_risk_coverage(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Plot | None:
@@ -223,22 +223,22 @@ def plot_risk_coverage(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> P
     found = {name.removeprefix(prefix): curve for name, curve in curves.items() if name.startswith(prefix)}
     if not found:
         return None
-    figure, axes = _figure(7.4, 4.2)
+    figure, axes = styled_figure(7.4, 4.2)
     for place, (name, (coverage, risk)) in enumerate(found.items()):
         label = {"confidence": "by the probe's confidence", "uncertainty": "by label-free uncertainty"}.get(
             name, name
         )
         style = ("-", "--", ":")[place % 3]
         axes.plot(
-            coverage, risk, color=_COLOURS[(0, 3, 2)[place % 3]], linestyle=style, linewidth=2, label=label
+            coverage, risk, color=COLOURS[(0, 3, 2)[place % 3]], linestyle=style, linewidth=2, label=label
         )
     axes.set_xlim(0, 1)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("coverage: share of test nodes answered, surest first", fontsize=10)
     axes.set_ylabel("error rate among them", fontsize=10)
-    _legend_above(axes, len(found))
+    legend_above(axes, len(found))
     caption = "A useful uncertainty keeps the line low on the left; a useless one is flat."
-    return _plot(figure, "risk_coverage", "Risk against coverage", caption)
+    return finished_plot(figure, "risk_coverage", "Risk against coverage", caption)
 
 
 def plot_reliability(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Plot | None:
@@ -247,26 +247,26 @@ def plot_reliability(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Plo
     found = {label: curves[name] for name, label in named.items() if name in curves}
     if not found:
         return None
-    figure, axes = _figure(5.4, 5.2)
-    axes.plot([0, 1], [0, 1], color=_REST, linewidth=1.5, linestyle=":", label="perfect")
+    figure, axes = styled_figure(5.4, 5.2)
+    axes.plot([0, 1], [0, 1], color=REST, linewidth=1.5, linestyle=":", label="perfect")
     for place, (label, (confidence, accuracy)) in enumerate(found.items()):
-        colour, marker = ((_COLOURS[3], "^"), (_COLOURS[0], "o"))[place]
+        colour, marker = ((COLOURS[3], "^"), (COLOURS[0], "o"))[place]
         axes.plot(confidence, accuracy, color=colour, marker=marker, markersize=5, linewidth=1.5, label=label)
     axes.set_xlim(0, 1.02)
     axes.set_ylim(0, 1.02)
     axes.set_aspect("equal")
     axes.set_xlabel("confidence", fontsize=10)
     axes.set_ylabel("share that is right", fontsize=10)
-    _legend_above(axes, len(found) + 1)
+    legend_above(axes, len(found) + 1)
     caption = "Test nodes in bins of confidence; above the diagonal the probe is surer than it says."
-    return _plot(figure, "reliability", "Reliability of the probe's confidence", caption)
+    return finished_plot(figure, "reliability", "Reliability of the probe's confidence", caption)
 
 
 def plot_stage_times(seconds: Mapping[str, float], cached: Sequence[str] = ()) -> Plot:
     """Bars of the stages' wall-clock seconds, in pipeline order; stages served from the store are pale."""
-    figure, axes = _figure(7.4, 0.9 + 0.42 * max(len(seconds), 1))
+    figure, axes = styled_figure(7.4, 0.9 + 0.42 * max(len(seconds), 1))
     places = np.arange(len(seconds))
-    colours = [_COLOURS[5] if stage in cached else _COLOURS[0] for stage in seconds]
+    colours = [COLOURS[5] if stage in cached else COLOURS[0] for stage in seconds]
     axes.barh(places, list(seconds.values()), color=colours, height=0.65)
     for place, (stage, value) in zip(places, seconds.items(), strict=True):
         text = f"{value:.2f} s" + (", cached" if stage in cached else "")
@@ -276,10 +276,13 @@ def plot_stage_times(seconds: Mapping[str, float], cached: Sequence[str] = ()) -
     axes.set_xlim(0, 1.18 * max([*seconds.values(), 1e-3]))
     axes.set_xlabel("seconds", fontsize=10)
     axes.grid(axis="y", visible=False)
-    return _plot(figure, "stage_times", "Time per stage", "Wall-clock seconds of each stage of this run.")
+    return finished_plot(
+        figure, "stage_times", "Time per stage", "Wall-clock seconds of each stage of this run."
+    )
 
 
-def _figure(width: float, height: float) -> tuple["Figure", "Axes"]:
+def styled_figure(width: float, height: float) -> tuple["Figure", "Axes"]:
+    """A figure of one panel in our style; inches."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained", facecolor="white")
@@ -306,7 +309,7 @@ def _dress(axes: "Axes") -> None:
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         axes.spines[side].set_color("#888888")
-    axes.tick_params(labelsize=9, colors=_INK, color="#888888")
+    axes.tick_params(labelsize=9, colors=INK, color="#888888")
     axes.grid(color=_GRID, linewidth=0.7)
     axes.set_axisbelow(True)
 
@@ -320,14 +323,16 @@ def _plane(axes: "Axes") -> None:
         spine.set_visible(False)
 
 
-def _legend_above(axes: "Axes", columns: int) -> None:
+def legend_above(axes: "Axes", columns: int) -> None:
+    """The legend over the panel, where it hides no line."""
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, frameon=False, fontsize=9)
 
 
-def _plot(figure: "Figure", name: str, title: str, caption: str) -> Plot:
+def finished_plot(figure: "Figure", name: str, title: str, caption: str) -> Plot:
+    """The figure with its title, as PNG bytes that are the same for the same figure."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=_INK)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
     buffer = BytesIO()
     FigureCanvasAgg(figure)
     # Without metadata: the default names the matplotlib version, which is not the picture's business.

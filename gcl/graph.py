@@ -4,7 +4,11 @@ Shape legend, used in every module of gcl: N nodes, E directed edges, F features
 K clusters or classes, B batch, V views.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -23,6 +27,7 @@ class Graph:
         x_NF: float32 features, dense or CSR; None for a graph without attributes.
         weight_E: float32 edge weights; None when every edge counts the same.
         is_undirected: whether every edge is present in both directions.
+        node_ids: what the N nodes are called where the graph came from; None when they are 0..N-1 there too.
     """
 
     num_nodes: int
@@ -31,6 +36,7 @@ class Graph:
     x_NF: Features | None = None
     weight_E: np.ndarray | None = None
     is_undirected: bool = True
+    node_ids: tuple[Hashable, ...] | None = None
 
     @property
     def num_edges(self) -> int:
@@ -53,6 +59,65 @@ class Graph:
         indptr = np.zeros(self.num_nodes + 1, np.int64)
         np.cumsum(self.out_degree_N, out=indptr[1:])
         return sp.csr_matrix((data, self.dst_E, indptr), shape=(self.num_nodes, self.num_nodes))
+
+    @classmethod
+    def from_edges(
+        cls, src: Any, dst: Any, x: Any = None, *, directed: bool = False, **options: Any
+    ) -> "Graph":
+        """A graph from positions [E] of sources and targets; options: see `gcl.interop.from_edges`."""
+        graph: Graph = _interop().from_edges(src, dst, x, directed=directed, **options)
+        return graph
+
+    @classmethod
+    def from_scipy(
+        cls,
+        adjacency: Any,
+        x: Any = None,
+        *,
+        directed: bool = False,
+        weighted: bool | None = None,
+        self_loops: Literal["remove", "keep"] = "remove",
+    ) -> "Graph":
+        """A graph from an adjacency matrix [N, N], row = src; see `gcl.interop.from_scipy`.
+
+        Args:
+            adjacency: scipy sparse or dense; zeros are no edges.
+            x: [N, F] features, dense or sparse.
+            directed: keep one-way edges as they are instead of adding their opposites.
+            weighted: whether values are weights; None: unless all are 1.
+            self_loops: drop or keep edges from a node to itself.
+        """
+        graph: Graph = _interop().from_scipy(
+            adjacency, x, directed=directed, weighted=weighted, self_loops=self_loops
+        )
+        return graph
+
+    @classmethod
+    def from_networkx(
+        cls, nx_graph: Any, features: Any = None, *, weight: str | None = "weight", **options: Any
+    ) -> "Graph":
+        """A graph from a networkx graph; its nodes are kept in `node_ids`; see `gcl.interop.from_networkx`.
+
+        Args:
+            nx_graph: any networkx graph; a directed one stays directed unless ``directed=False``.
+            features: node attribute or attributes, or a matrix [N, F] in the order of ``nx_graph.nodes``.
+            weight: edge attribute with the weight; None: every edge counts the same.
+            **options: ``directed``, ``self_loops``.
+        """
+        graph: Graph = _interop().from_networkx(nx_graph, features, weight=weight, **options)
+        return graph
+
+    @classmethod
+    def from_dgl(cls, dgl_graph: Any, *, features: str | None = "feat", **options: Any) -> "Graph":
+        """A graph from a homogeneous dgl graph; options: see `gcl.interop.from_dgl`."""
+        graph: Graph = _interop().from_dgl(dgl_graph, features=features, **options)
+        return graph
+
+    @classmethod
+    def from_pyg(cls, data: Any, *, directed: bool = False, **options: Any) -> "Graph":
+        """A graph from a PyG ``Data`` or a pair (x, edge_index), no labels; see `gcl.interop.from_pyg`."""
+        graph: Graph = _interop().from_pyg(data, directed=directed, **options)
+        return graph
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,3 +146,8 @@ class Split:
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
+
+
+def _interop() -> ModuleType:
+    """Found by name: a stage's key covers all that its modules import, and no stage converts graphs."""
+    return import_module("gcl.interop")

@@ -38,9 +38,10 @@ def parse_range(text: str) -> tuple[int, int]:
 class ClusterConfig(Config):
     """How embeddings become clusters; labels play no part beyond, on request, the count of classes."""
 
-    algorithm: Literal["auto", "kmeans", "minibatch_kmeans", "leiden"] = Field(
+    algorithm: Literal["auto", "kmeans", "minibatch_kmeans", "leiden", "consensus"] = Field(
         "auto",
-        description="auto: kmeans up to minibatch_threshold nodes, minibatch_kmeans above; leiden finds K",
+        description="auto: kmeans up to minibatch_threshold nodes, minibatch_kmeans above; leiden finds K; "
+        "consensus: what the k-means partitions of the run's checks agree on (needs train.num_checks)",
     )
     num_clusters: Annotated[int | str, AfterValidator(_check_num_clusters)] = Field(
         "auto",
@@ -91,6 +92,11 @@ class ClusterConfig(Config):
     )
     num_neighbours: int = Field(15, ge=1, le=1000, description="edges a node in the nearest-neighbour graph")
     resolution: float = Field(1.0, gt=0, le=1000, description="leiden: larger gives more, smaller clusters")
+    consensus_linkage: Literal["spectral", "average"] = Field(
+        "spectral",
+        description="consensus: how the share of checks in which two nodes are together is cut into K "
+        "clusters; spectral takes memory linear in the nodes, average is for at most 5,000 nodes",
+    )
 
     def grid(self, num_nodes: int) -> tuple[int, ...]:
         """The numbers of clusters to try, ascending; at most `grid_size`, none above `num_nodes` - 1."""

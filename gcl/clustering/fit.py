@@ -1,6 +1,6 @@
 """Embeddings -> clusters: choose the algorithm and K, fit, order the ids, measure stability."""
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,10 +8,16 @@ import scipy.sparse as sp
 
 from gcl.clustering.choice import Evidence, choose_num_clusters, gather_evidence
 from gcl.clustering.config import ClusterConfig
+from gcl.clustering.consensus import find_consensus
 from gcl.clustering.geometry import checked_embeddings, cluster_spread, soft_membership, unit_rows
 from gcl.clustering.kmeans import KMeansFit, fit_kmeans, fit_minibatch_kmeans
 from gcl.clustering.leiden import leiden_partition, nearest_neighbour_graph, neighbour_membership
-from gcl.clustering.partition import mean_pairwise_ari, node_agreement, stable_order
+from gcl.clustering.partition import (
+    adjusted_rand_index,
+    mean_pairwise_ari,
+    node_agreement,
+    stable_order,
+)
 from gcl.clustering.quality import silhouette
 from gcl.errors import NotDefined, UnsuitableSetting
 from gcl.graph import Graph
@@ -24,14 +30,17 @@ class Clustering:
 
     Attributes:
         cluster_N: int32 cluster of each node; every id has members.
-        confidence_N: float32 membership in the own cluster, in (0, 1].
+        confidence_N: float32 membership in the own cluster, in (0, 1]; of a consensus, the mean share of
+            checks in which the node was together with the nodes of its cluster.
         membership_NK: float32 distribution over clusters.
         centroid_KD: float32 means of the clusters' (normalised, if asked) embeddings.
         evidence: measures over the grid of K; empty where K was given.
         stability: ``mean_pairwise_ari``, ``min_pairwise_ari``, ``mean_node_agreement`` over refits with
             other seeds on these same embeddings (the variance of training is not in it), and
-            ``silhouette``; empty where nothing was measured.
-        agreement_N: float32 share of the refits that put the node in the same cluster; None likewise.
+            ``silhouette``; empty where nothing was measured. Of a consensus ``mean_check_ari``,
+            ``min_check_ari`` (with the partitions of the checks) and ``mean_node_agreement``.
+        agreement_N: float32 share of the refits that put the node in the same cluster; None likewise. Of a
+            consensus, its confidence.
         notes: what a reader should know (measures that disagree, fewer clusters than asked).
     """
 
@@ -57,6 +66,7 @@ def cluster_embeddings(
     seed: int,
     num_classes: int | None = None,
     graph: Graph | None = None,
+    checks: Iterable[np.ndarray] | None = None,
 ) -> Clustering:
     """Cluster nodes by their embeddings; the same bytes for the same arguments, whatever the threads.
 
@@ -66,9 +76,12 @@ def cluster_embeddings(
         seed: the run's seed.
         num_classes: how many classes the labels declare; only for ``num_clusters="classes"``.
         graph: lets modularity and conductance join the evidence; needed for ``leiden_graph="graph"``.
+        checks: float32 [N, k] embeddings of the same nodes at several epochs, for ``algorithm="consensus"``
+            alone; read once, one after the other.
 
     Raises:
         NotDefined: K > N, a single node, or embeddings that are all the same point.
+        UnsuitableSetting: K that does not fit the nodes, or a consensus without checks.
         ValueError: embeddings not finite, or an option without what it needs.
     """
     points_ND = checked_embeddings(z_ND)
@@ -84,19 +97,18 @@ def cluster_embeddings(
         )
     if config.algorithm == "leiden":
         return _leiden_clustering(points_ND, config, seed=seed, graph=graph)
+    if config.algorithm == "consensus":
+        return _consensus_clustering(
+            points_ND, config, checks or (), seed=seed, num_classes=num_classes, graph=graph
+        )
     return _centroid_clustering(points_ND, config, seed=seed, num_classes=num_classes, graph=graph)
 
 
 def _centroid_clustering(
     z_ND: np.ndarray, config: ClusterConfig, *, seed: int, num_classes: int | None, graph: Graph | None
 ) -> Clustering:
-
-    def partitions(num_clusters: int) -> tuple[list[np.ndarray], float]:
-        found = _fit(z_ND, num_clusters, config, seed=seed, num_restarts=config.grid_restarts)
-        return [fit.cluster_N for fit in found], found[0].inertia
-
     num_clusters, evidence, notes = _settle_num_clusters(
-        z_ND, config, partitions, seed=seed, num_classes=num_classes, graph=graph
+        z_ND, config, seed=seed, num_classes=num_classes, graph=graph
     )
     best, *refits = _fit(z_ND, num_clusters, config, seed=seed, num_restarts=config.num_restarts)
     order = stable_order(best.cluster_N, best.centroid_KD)
@@ -125,8 +137,14 @@ def _fit(
 ) -> list[KMeansFit]:
     """The fit that is published (seed of the run), then the refits that measure stability."""
     seeds = [derive_seed(seed, "cluster", run) for run in range(_num_runs(config))]
-    mini = config.algorithm == "minibatch_kmeans"
-    if mini or (config.algorithm == "auto" and len(z_ND) > config.minibatch_threshold):
+    return _fit_seeds(z_ND, num_clusters, config, seeds=seeds, num_restarts=num_restarts)
+
+
+def _fit_seeds(
+    z_ND: np.ndarray, num_clusters: int, config: ClusterConfig, *, seeds: list[int], num_restarts: int
+) -> list[KMeansFit]:
+    chooses = config.algorithm in ("auto", "consensus")
+    if config.algorithm == "minibatch_kmeans" or (chooses and len(z_ND) > config.minibatch_threshold):
         return [
             fit_minibatch_kmeans(
                 z_ND,
@@ -155,7 +173,6 @@ def _num_runs(config: ClusterConfig) -> int:
 def _settle_num_clusters(
     z_ND: np.ndarray,
     config: ClusterConfig,
-    partitions: Callable[[int], tuple[list[np.ndarray], float]],
     *,
     seed: int,
     num_classes: int | None,
@@ -178,11 +195,85 @@ def _settle_num_clusters(
         raise UnsuitableSetting(
             f"cluster.num_clusters={asked}: no such number of clusters is possible for {len(z_ND)} nodes"
         )
+
+    def partitions(num_clusters: int) -> tuple[list[np.ndarray], float]:
+        found = _fit(z_ND, num_clusters, config, seed=seed, num_restarts=config.grid_restarts)
+        return [fit.cluster_N for fit in found], found[0].inertia
+
     evidence = gather_evidence(
         z_ND, grid, partitions, graph=graph, sample=config.silhouette_sample, seed=seed
     )
     chosen, notes = choose_num_clusters(evidence, stability_slack=config.stability_slack)
     return chosen, evidence, notes
+
+
+def _consensus_clustering(
+    z_ND: np.ndarray,
+    config: ClusterConfig,
+    checks: Iterable[np.ndarray],
+    *,
+    seed: int,
+    num_classes: int | None,
+    graph: Graph | None,
+) -> Clustering:
+    """Cluster every check alike, then cut what they agree on; K is settled on the last embeddings."""
+    num_clusters, evidence, notes = _settle_num_clusters(
+        z_ND, config, seed=seed, num_classes=num_classes, graph=graph
+    )
+    partitions = [_check_partition(check_NK, num_clusters, config, seed=seed) for check_NK in checks]
+    if not partitions:
+        raise UnsuitableSetting(
+            "cluster.algorithm=consensus needs checks of the training run; set train.num_checks, for example "
+            "to 20"
+        )
+    if len(partitions[0]) != len(z_ND):
+        raise ValueError(f"checks of {len(partitions[0])} nodes for {len(z_ND)} embeddings")
+    found = find_consensus(
+        partitions,
+        num_clusters,
+        seed=seed,
+        linkage=config.consensus_linkage,
+        num_restarts=config.num_restarts,
+    )
+    centroid_KD = cluster_means(z_ND, found.cluster_N)
+    order = stable_order(found.cluster_N, centroid_KD)
+    if len(order) < num_clusters:
+        notes.append(f"{num_clusters} clusters asked, {len(order)} found: the checks tell no more apart")
+    notes.append(f"clusters are the consensus of {len(partitions)} checks of the run")
+    cluster_N = _renamed(found.cluster_N, order)
+    agreement = [adjusted_rand_index(cluster_N, one_N) for one_N in partitions]
+    stability = _finite(
+        mean_check_ari=float(np.mean(agreement)),
+        min_check_ari=float(np.min(agreement)),
+        mean_node_agreement=float(found.agreement_N.mean()),
+        silhouette=silhouette(z_ND, cluster_N, sample=config.silhouette_sample, seed=seed),
+    )
+    return Clustering(
+        cluster_N,
+        found.agreement_N,
+        found.membership_NK[:, order],
+        centroid_KD[order],
+        evidence,
+        stability,
+        found.agreement_N,
+        notes,
+    )
+
+
+def _check_partition(
+    check_NK: np.ndarray, num_clusters: int, config: ClusterConfig, *, seed: int
+) -> np.ndarray:
+    """The clusters of one check; every check gets the same starts, so their order plays no part."""
+    points_NK = checked_embeddings(check_NK)
+    points_NK = unit_rows(points_NK) if config.normalise else points_NK
+    (fit,) = _fit_seeds(
+        points_NK,
+        num_clusters,
+        config,
+        seeds=[derive_seed(seed, "check")],
+        num_restarts=config.num_restarts,
+    )
+    return fit.cluster_N
 
 
 def _leiden_clustering(

@@ -107,6 +107,13 @@ IS_EDGE = _required(
 )
 
 EPOCH = _required("epoch", pa.int32(), "count", "training epoch, increasing")
+CHECK_EPOCH = _required("epoch", pa.int32(), "count >= 1", "epochs finished when the snapshot was taken")
+CHECK_Z = _required("z", Family.VECTOR, "none", "embedding at that epoch, its leading components")
+
+ANCHOR = _required("anchor", pa.int64(), "0..N-1", "node whose loss term the pair is in")
+CANDIDATE = _required("candidate", pa.int64(), "0..N-1", "node that serves as its negative")
+SIMILARITY = _required("similarity", pa.float32(), "[-1, 1]", "cosine of the two, as the loss sees them")
+PAIR_WEIGHT = _required("weight", pa.float32(), ">= 0", "weight of the pair, 1 where all weigh the same")
 
 UNCERTAINTY = _nullable("uncertainty", pa.float32(), ">= 0", "larger is less certain; null where not scored")
 METHOD = _required("method", pa.string(), "none", "how the uncertainty was obtained")

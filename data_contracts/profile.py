@@ -33,6 +33,7 @@ _SPECIAL: dict[str, tuple[tuple[str, ...], Callable[[pa.Schema], Probe]]] = {
     "labels.splits": (("split", "role"), lambda _schema: SplitRoles()),
     "embeddings.embeddings": (("z",), _spread),
     "controls.embeddings": (("z",), _spread),
+    "checks.checks": (("epoch",), lambda _schema: Occurrences("epoch")),
     "clusters.clusters": (("cluster",), lambda _schema: Occurrences("cluster")),
 }
 

@@ -33,6 +33,9 @@ METRIC_RANGES: dict[str, tuple[float | None, float | None]] = {
     **dict.fromkeys(("calibrated_accuracy", "ece", "ece_uncalibrated", "coverage", "singleton_hit"), _UNIT),
     **dict.fromkeys(("ari", "silhouette", "modularity"), (-1.0, 1.0)),
     **dict.fromkeys(("nll", "mean_set_size", "temperature"), (0.0, None)),
+    **dict.fromkeys(("false_negative_share", "false_negative_auc", "similarity_auc"), _UNIT),
+    **dict.fromkeys(("weight_same_class", "weight_other_class"), (0.0, None)),
+    "weight_similarity_correlation": (-1.0, 1.0),
     "brier": (0.0, 2.0),
 }
 
@@ -58,6 +61,7 @@ _FINITE_RULE = {
     "model.history": "losses_finite",
     "embeddings.embeddings": "embeddings_finite",
     "controls.embeddings": "embeddings_finite",
+    "checks.checks": "embeddings_finite",
 }
 
 _NUM_NODES = fact("num_nodes")
@@ -152,8 +156,22 @@ CLAUSES: dict[str, tuple[Clause, ...]] = {
         *in_range("epochs_not_negative", "epoch", 0, None),
         no_row("epochs_increasing", p.not_increasing("epoch")),
     ),
+    "negatives.pairs": (
+        *in_range("anchors_in_range", "anchor", 0, _LAST_NODE),
+        *in_range("candidates_in_range", "candidate", 0, _LAST_NODE),
+        *in_range("similarities_are_cosines", "similarity", -1.001, 1.001),
+        *in_range("weights_not_negative", "weight", 0.0, None),
+    ),
     "embeddings.embeddings": _EMBEDDING,
     "controls.embeddings": _EMBEDDING,
+    "checks.checks": (
+        exactly("every_check_whole", "rows", fact("num_rows")),
+        *in_range("epochs_in_range", "epoch", 1, fact("num_epochs")),
+        *in_range("nodes_in_range", "node", 0, _LAST_NODE),
+        no_row("checks_strictly_increasing", p.not_increasing("epoch", "node")),
+        Clause("every_check_present", ("epoch",), "epoch.distinct", low=fact("num_checks")),
+        exactly("width_is_declared", "z.width", fact("num_components"), "z"),
+    ),
     "uncertainty.uncertainty": (
         *_a_row_per_node(),
         *in_range("uncertainty_not_negative", "uncertainty", 0.0, None),

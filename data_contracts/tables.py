@@ -157,8 +157,18 @@ _ALL = (
     Table("labels.held_out_edges", "Pairs kept for link prediction.", (c.SRC, c.DST, c.ROLE, c.IS_EDGE)),
     Table("smoothed.features", "Features after the graph filter.", (c.NODE, c.X)),
     Table("model.history", "The loss terms of each epoch.", (c.EPOCH,), has_loss_terms=True),
+    Table(
+        "negatives.pairs",
+        "How the trained method weighs a sample of pairs as negatives.",
+        (c.ANCHOR, c.CANDIDATE, c.SIMILARITY, c.PAIR_WEIGHT),
+    ),
     Table("embeddings.embeddings", "What the encoder learned.", (c.NODE, c.NODE_ID, c.Z)),
     Table("controls.embeddings", "What the untrained encoder gives.", (c.NODE, c.NODE_ID, c.Z)),
+    Table(
+        "checks.checks",
+        "The embeddings at several epochs of the training, one epoch after the other.",
+        (c.CHECK_EPOCH, c.MEMBER, c.CHECK_Z),
+    ),
     Table(
         "uncertainty.uncertainty",
         "How uncertain each embedding is.",

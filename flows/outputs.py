@@ -43,12 +43,12 @@ def export_run(state: PipelineState, record: RunRecord, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name, (kind, table) in _TABLES.items():
         if kind in state.artifacts and (source := state.store.path(state.artifacts[kind]) / table).exists():
-            _replace(out / name, source.read_bytes())
+            replace_file(out / name, source.read_bytes())
         else:
             (out / name).unlink(missing_ok=True)
     if "report" in state.artifacts:
         html = (state.store.path(state.artifacts["report"]) / "report.html").read_text("utf-8")
-        _replace(out / "report.html", render_with_times(html, state.reports).encode())
+        replace_file(out / "report.html", render_with_times(html, state.reports).encode())
     else:
         (out / "report.html").unlink(missing_ok=True)
     write_record(record, out)
@@ -58,7 +58,7 @@ def write_record(record: RunRecord, out: Path) -> None:
     """Write ``run.json``."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "failure.json").unlink(missing_ok=True)
-    _replace(out / "run.json", (json.dumps(record.model_dump(mode="json"), indent=1) + "\n").encode())
+    replace_file(out / "run.json", (json.dumps(record.model_dump(mode="json"), indent=1) + "\n").encode())
 
 
 def _metrics(state: PipelineState) -> list[Metric]:
@@ -70,13 +70,14 @@ def _metrics(state: PipelineState) -> list[Metric]:
 
 def _notes(state: PipelineState) -> list[str]:
     notes: list[str] = []
-    for kind in ("clusters", "metrics"):
+    for kind in ("model", "clusters", "metrics"):
         if kind in state.artifacts:
             notes += read_metadata(state.store.path(state.artifacts[kind])).get("notes", [])
     return notes
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file that appears whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_bytes(content)

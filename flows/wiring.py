@@ -14,7 +14,7 @@ from tasks.report import REPORT, ReportConfig, templates_digest
 from tasks.smooth import SMOOTH
 from tasks.stage import Stage, StageReport, StageRequest
 from tasks.store import Store
-from tasks.train import TRAIN, TrainStageConfig, code_of, opens_labels
+from tasks.train import TRAIN, TrainStageConfig, asks_for_classes, code_of, opens_labels
 from tasks.uncertainty import UNCERTAINTY
 from tasks.work import read_metadata
 
@@ -36,6 +36,10 @@ class PipelineState:
     def opened(self, *kinds: str) -> dict[str, Artifact]:
         """The artifacts of these kinds."""
         return {kind: self.artifacts[kind] for kind in kinds}
+
+    def opened_if_there(self, *kinds: str) -> dict[str, Artifact]:
+        """Those of these artifacts that the run has: not every method and configuration makes them."""
+        return {kind: self.artifacts[kind] for kind in kinds if kind in self.artifacts}
 
     def refreshes(self, stage: Stage) -> bool:
         """Whether this stage is to be computed again."""
@@ -73,7 +77,8 @@ def request_train(state: PipelineState) -> StageRequest:
         config,
         store=state.store,
         inputs=state.opened("graph", "smoothed", *labels),
-        facts={"seed": state.config.seed, "device": resolve_device(state.config.device)},
+        facts={"seed": state.config.seed, "device": resolve_device(state.config.device)}
+        | ({"num_classes": _num_classes(state)} if asks_for_classes(config) else {}),
         modules=code_of(config),
         refresh=state.refreshes(TRAIN),
     )
@@ -112,7 +117,8 @@ def request_evaluate(state: PipelineState) -> StageRequest:
         store=state.store,
         inputs=state.opened(
             "labels", "graph", "smoothed", "embeddings", "controls", "clusters", "uncertainty"
-        ),
+        )
+        | state.opened_if_there("negatives"),
         facts={"seed": state.config.seed},
         refresh=state.refreshes(EVALUATE),
     )

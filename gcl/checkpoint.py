@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 FORMAT = "gclflow-checkpoint-1"
 NUM_KEPT = 2
+TRAINING_STATE = "training_state."
+"""Start of the names of what only training needs: in checkpoints, not in the model file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +73,11 @@ def restore_state(state: TrainingState, method: nn.Module, optimizer: torch.opti
         optimizer: its optimizer, whose hyper-parameters stay as they are.
     """
     weights: dict[str, Tensor] = {}
+    for name, value in state.tensors.items():
+        # What only training needs has the shape that training gave it, and may not exist in a fresh method.
+        if name.startswith(f"method.{TRAINING_STATE}"):
+            holder: nn.Module = method.training_state  # type: ignore[assignment]
+            holder.register_buffer(name.rpartition(".")[2], value.to(_device_of(method), copy=True))
     entries: dict[int, dict[str, Tensor]] = {}
     for name, value in state.tensors.items():
         owner, _, rest = name.partition(".")
@@ -81,6 +88,10 @@ def restore_state(state: TrainingState, method: nn.Module, optimizer: torch.opti
             entries.setdefault(int(index), {})[key] = value.clone()
     method.load_state_dict(weights, strict=True)
     optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _device_of(method: nn.Module) -> torch.device:
+    return next((parameter.device for parameter in method.parameters()), torch.device("cpu"))
 
 
 def save_checkpoint(folder: Path, state: TrainingState, identity: Mapping[str, str]) -> Path:
@@ -139,13 +150,13 @@ def load_checkpoint(folder: Path, identity: Mapping[str, str]) -> TrainingState 
 
 
 def save_weights(method: nn.Module, path: Path) -> None:
-    """Write all parameters and buffers of a method to one safetensors file, atomically.
+    """Write the parameters and buffers that embedding needs to one safetensors file, atomically.
 
     Args:
         method: trained or not.
         path: the file; equal weights give equal bytes.
     """
-    tensors = {name: value.detach().cpu().contiguous() for name, value in method.state_dict().items()}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in _model_tensors(method).items()}
     _write_atomically(path, tensors_to_bytes(tensors))
 
 
@@ -164,9 +175,14 @@ def load_weights(method: nn.Module, path: Path) -> None:
         tensors = tensors_from_bytes(path.read_bytes())
     except (OSError, SafetensorError) as error:
         raise SourceUnreadable(f"{path}: not readable as safetensors: {error}") from error
-    expected = {name: _signature(value) for name, value in method.state_dict().items()}
+    expected = {name: _signature(value) for name, value in _model_tensors(method).items()}
     _check_identity(path, {name: _signature(value) for name, value in tensors.items()}, expected)
-    method.load_state_dict(tensors, strict=True)
+    method.load_state_dict(tensors, strict=False)
+
+
+def _model_tensors(method: nn.Module) -> dict[str, Tensor]:
+    state = method.state_dict()
+    return {name: value for name, value in state.items() if not name.startswith(TRAINING_STATE)}
 
 
 def _read_verified(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from gcl.methods.configs import RowEncoderConfig
+from gcl.methods.configs.rows import RowEncoderConfig
 
 
 class LinearEncoder(nn.Module):

@@ -15,7 +15,7 @@ from torch import Tensor
 from gcl.checkpoint import TrainingState, capture_state, load_checkpoint, restore_state, save_checkpoint
 from gcl.config import result_fields
 from gcl.errors import NonFiniteLoss, TrainingInterrupted
-from gcl.methods.base import Method, TrainingData
+from gcl.methods.base import Method, ParameterGroup, TrainingData
 from gcl.trainer_config import TrainConfig
 
 logger = logging.getLogger(__name__)
@@ -92,9 +92,8 @@ def train(
     """
     method.check(data)
     method.to(device)
-    optimizer = torch.optim.Adam(
-        method.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-    )
+    groups = method.parameter_groups()
+    optimizer = _optimizer(groups, config)
     keeper = _Keeper(checkpoint_dir, _identity(method, data, config, seed, device, identity or {}))
     stop = _stop_reason(should_stop, config.deadline_seconds)
     can_stop = should_stop is not None or config.deadline_seconds is not None
@@ -109,28 +108,30 @@ def train(
             started = time.monotonic()
             finished = keeper.capture(method, optimizer, history) if can_stop else None
             learning_rate = learning_rate_at(epoch, config)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate
+            for group, settings in zip(groups, optimizer.param_groups, strict=True):
+                settings["lr"] = learning_rate_at(epoch, config, group.learning_rate)
             method.train()
-            totals: dict[str, float] = {}
-            num_steps = 0
+            totals: dict[str, list[float]] = {}
             batches = method.epoch_batches(data, epoch=epoch, seed=seed, batch_size=config.batch_size)
             for step, rows_B in enumerate(batches):
                 if reason := stop():
                     keeper.save(finished)
                     raise TrainingInterrupted(f"{reason}; {epoch} of {config.epochs} epochs are finished")
                 optimizer.zero_grad(set_to_none=True)
+                _hold_still(groups, method.moving_group(epoch=epoch, step=step))
                 batch = data.batch(rows_B, device=device)
                 with _precision(device, config):
                     terms = method.training_loss(batch, epoch=epoch, step=step, seed=seed)
-                values = _finite_values(terms, epoch)
+                for name, value in _finite_values(terms, epoch).items():
+                    totals.setdefault(name, []).append(value)
                 torch.autograd.backward(terms["loss"])
+                method.after_backward(epoch=epoch, step=step)
                 _check_gradients(method, epoch)
                 optimizer.step()
-                totals = {name: totals.get(name, 0.0) + value for name, value in values.items()}
-                num_steps += 1
+            _hold_still(groups, None)
+            method.after_epoch(data, epoch=epoch, seed=seed)
 
-            means = {name: total / num_steps for name, total in totals.items()}
+            means = {name: sum(values) / len(values) for name, values in totals.items()}
             history.append({"epoch": float(epoch + 1), **means})
             result.epoch_seconds.append(time.monotonic() - started)
             if (epoch + 1) % config.checkpoint_every == 0 or epoch + 1 == config.epochs:
@@ -141,16 +142,44 @@ def train(
     return result
 
 
-def learning_rate_at(epoch: int, config: TrainConfig) -> float:
+def learning_rate_at(epoch: int, config: TrainConfig, full: float | None = None) -> float:
     """Step size of an epoch, counted from 0: a pure function, so a resumed run needs no scheduler state.
 
     Args:
         epoch: counter from 0.
         config: learning rate, schedule and number of epochs.
+        full: learning rate the schedule starts from; None for that of `config`.
     """
+    full = config.learning_rate if full is None else full
     if config.schedule == "constant":
-        return config.learning_rate
-    return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * epoch / config.epochs))
+        return full
+    return full * 0.5 * (1.0 + math.cos(math.pi * epoch / config.epochs))
+
+
+def _optimizer(groups: list[ParameterGroup], config: TrainConfig) -> torch.optim.Optimizer:
+    """One Adam for all groups, as independent as one each.
+
+    It keeps its moments by parameter and passes over parameters without a gradient.
+    """
+    return torch.optim.Adam(
+        [
+            {
+                "params": list(group.parameters),
+                "weight_decay": config.weight_decay if group.weight_decay is None else group.weight_decay,
+            }
+            for group in groups
+        ],
+        lr=config.learning_rate,
+    )
+
+
+def _hold_still(groups: list[ParameterGroup], moving: str | None) -> None:
+    """Make constants of the parameters that the step does not move; None moves all."""
+    if len(groups) == 1:
+        return
+    for group in groups:
+        for parameter in group.parameters:
+            parameter.requires_grad_(moving in (None, group.name))
 
 
 class _Keeper:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from gcl.edge_holdout import HeldOutPairs
 from gcl.evaluation import EvaluateConfig, Evaluation, EvaluationInputs, LinkPairs, evaluate_embeddings
+from gcl.evaluation.negatives import WeighedPairs, negative_weight_rows
 from gcl.graph import Labels
 from tasks.convert import (
     read_column,
@@ -47,6 +48,9 @@ def evaluate(work: Work, config: EvaluateConfig) -> None:
         uncertainty_N=read_column(work.input("uncertainty") / "uncertainty.parquet", "uncertainty"),
     )
     evaluation = evaluate_embeddings(inputs, config, seed=work.seed)
+    if "negatives" in work.inputs:
+        pairs = _read_pairs(work.input("negatives") / "pairs.parquet")
+        evaluation.metrics.extend(negative_weight_rows(pairs, labels, seed=work.seed))
     _write_metrics(work, evaluation)
     _write_predictions(work, evaluation, labels)
 
@@ -75,6 +79,11 @@ def _read_held_out(path: Path) -> LinkPairs | None:
             for part in ("test", "validation")
         }
     )
+
+
+def _read_pairs(path: Path) -> WeighedPairs:
+    names = ("anchor", "candidate", "similarity", "weight")
+    return WeighedPairs(*(read_column(path, name) for name in names))
 
 
 def _write_metrics(work: Work, evaluation: Evaluation) -> None:

@@ -44,7 +44,7 @@ def report(work: Work, config: ReportConfig) -> None:
             title=config.title,
             graph=work.metadata("graph"),
             metrics=_metric_rows(work),
-            notes=[*work.metadata("clusters").get("notes", []), *work.metadata("metrics").get("notes", [])],
+            notes=[note for kind in _NOTED for note in work.metadata(kind).get("notes", [])],
             clusters=work.metadata("clusters"),
             predictions=work.metadata("predictions"),
             plots=[_figure(plot) for plot in plots],
@@ -101,6 +101,9 @@ def _figure(plot: Plot) -> dict[str, str]:
         "caption": plot.caption,
         "source": f"data:image/png;base64,{base64.b64encode(plot.png).decode()}",
     }
+
+
+_NOTED = ("model", "clusters", "metrics")
 
 
 def _environment() -> jinja2.Environment:

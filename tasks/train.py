@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import Field
@@ -14,16 +15,22 @@ from pydantic import Field
 from gcl.config import Config, result_fields
 from gcl.methods import METHODS
 from gcl.methods.configs import MethodConfig
+from gcl.random import numpy_generator
 from gcl.trainer_config import TrainConfig
 from tasks.artifact import canonical_json
 from tasks.convert import read_node_ids, write_columns, write_matrix
 from tasks.stage import Stage
 from tasks.work import Work
 
+if TYPE_CHECKING:
+    from gcl.methods.base import Method, TrainingData
+
 # A trained encoder that maps every node onto one line has collapsed; two classes still span more than that.
 # Of a handful of nodes, or of fewer than three dimensions, nothing of the kind can be said.
 _MIN_EFFECTIVE_RANK = 1.05
 _MIN_NODES_TO_JUDGE = 50
+# Pairs whose weights are written: enough for a share of false negatives to a few tenths of a per cent.
+_ANCHORS, _CANDIDATES = 1024, 128
 
 
 class TrainStageConfig(Config):
@@ -41,7 +48,9 @@ def train(work: Work, config: TrainStageConfig) -> None:
     from tasks.training_data import build_for, open_training_data
 
     data = open_training_data(work, config.method)
-    num_classes = work.metadata("labels")["num_classes"] if "labels" in work.inputs else None
+    num_classes = work.facts.get("num_classes")
+    if "labels" in work.inputs:
+        num_classes = work.metadata("labels")["num_classes"]
     method = build_for(data, config.method, num_classes=num_classes, seed=work.seed)
     write_embeddings(work, "controls", method.embed(data))
 
@@ -65,7 +74,9 @@ def train(work: Work, config: TrainStageConfig) -> None:
     save_weights(method, work.output("model") / "checkpoint.safetensors")
     (work.output("model") / "config.json").write_bytes(canonical_json(result_fields(config)) + b"\n")
     _write_history(work.output("model") / "history.parquet", result.history)
-    work.describe("model", {"epochs": len(result.history), "num_classes": num_classes})
+    _write_negatives(work, method, data)
+    notes = method.notes(data)
+    work.describe("model", {"epochs": len(result.history), "num_classes": num_classes, "notes": notes})
     work.expect("model.history", num_epochs=config.train.epochs)
     work.volatile("epoch_seconds.json").write_bytes(canonical_json(result.epoch_seconds))
 
@@ -96,6 +107,32 @@ def write_embeddings(work: Work, kind: str, z_ND: np.ndarray) -> None:
         embedding_size=z_ND.shape[1],
         min_effective_rank=_MIN_EFFECTIVE_RANK if is_judged else 0.0,
     )
+
+
+def _write_negatives(work: Work, method: "Method", data: "TrainingData") -> None:
+    """How the method weighs a sample of pairs as negatives, for methods that weigh them at all.
+
+    It is written without labels; whether false negatives weigh less is for evaluation to say.
+    """
+    generator = numpy_generator(work.seed, "negatives")
+    anchors_A = np.sort(generator.permutation(data.num_nodes)[:_ANCHORS])
+    num_candidates = min(_CANDIDATES, data.num_nodes - 1)
+    candidates_AM = generator.integers(1, data.num_nodes, (len(anchors_A), num_candidates))
+    candidates_AM = (anchors_A[:, None] + candidates_AM) % data.num_nodes  # never the anchor itself
+    pairs = method.negative_weights(data, anchors_A, candidates_AM, seed=work.seed)
+    if pairs is None:
+        return
+    write_columns(
+        work.output("negatives") / "pairs.parquet",
+        "negatives.pairs",
+        {
+            "anchor": np.repeat(anchors_A, num_candidates),
+            "candidate": candidates_AM.ravel(),
+            "similarity": pairs.similarity_AM.ravel(),
+            "weight": pairs.weight_AM.ravel(),
+        },
+    )
+    work.expect("negatives.pairs", num_nodes=data.num_nodes)
 
 
 def _write_history(path: Path, history: list[dict[str, float]]) -> None:
@@ -136,6 +173,11 @@ TRAIN = Stage(
     tables=("model.history", "embeddings.embeddings", "controls.embeddings"),
     libraries=("numpy", "pyarrow", "safetensors", "scipy", "torch"),
 )
+
+
+def asks_for_classes(config: TrainStageConfig) -> bool:
+    """Whether the method wants to know how many classes the labels declare, and nothing else of them."""
+    return getattr(config.method, "num_clusters", None) == "classes"
 
 
 def opens_labels(config: TrainStageConfig) -> bool:

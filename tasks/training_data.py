@@ -18,10 +18,10 @@ def open_training_data(work: Work, config: MethodConfig, *, with_labels: bool = 
     training role of the source's first split are handed over; embedding needs none, even then.
     """
     declared = method_class(config.name)
-    smoothed = declared.inputs == "smoothed"
-    x_NF = read_matrix(work.input("smoothed") / "features.parquet", "x") if smoothed else None
-    graph = None if smoothed else read_graph(work.input("graph"))
-    num_nodes = num_rows(work.input("smoothed") / "features.parquet") if graph is None else graph.num_nodes
+    rows = work.input("smoothed") / "features.parquet"
+    x_NF = read_matrix(rows, "x") if "smoothed" in declared.inputs else None
+    graph = read_graph(work.input("graph")) if "graph" in declared.inputs else None
+    num_nodes = num_rows(rows) if graph is None else graph.num_nodes
     y_N = _training_labels(work) if declared.uses_labels and with_labels else None
     return TrainingData(num_nodes=num_nodes, x_NF=x_NF, graph=graph, y_N=y_N)
 

@@ -55,7 +55,7 @@ class MetricRow:
     """One figure: the mean of `n` values over `over`, with their standard deviation.
 
     Attributes:
-        task: node_classification, clustering or link_prediction.
+        task: node_classification, clustering, link_prediction or negatives.
         protocol: name in the protocol registry, or ``clusters-artifact``.
         split: which part it was measured on.
         seed: the run's seed.

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 METHODS: dict[str, str] = {
     "dmat_i": "gcl.methods.dmat_i:DmatI",
     "dmt": "gcl.methods.dmt:Dmt",
+    "grace": "gcl.methods.grace:Grace",
 }
 """Name -> where its class lies; loaded on demand, because the classes need torch."""
 
@@ -35,7 +36,7 @@ def build_method(
     Args:
         config: a method's configuration; its `name` says which.
         num_features: F, width of the input rows.
-        num_classes: K, for methods that use labels.
+        num_classes: K, for methods that use labels or ask for as many clusters as classes.
         seed: run seed the initial weights derive from.
     """
     name = str(getattr(config, "name", ""))

@@ -1,9 +1,10 @@
 """What a method is: weights, batches, a loss, an embedding. Loop, checkpoints and seeds live elsewhere."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from gcl.config import Config as BaseConfig
 from gcl.errors import NotDefined
 from gcl.graph import Graph
+from gcl.methods.configs.rows import MethodInputs
 from gcl.random import numpy_generator
 
 EMBED_ROWS = 8192
@@ -26,8 +28,8 @@ class TrainingData:
 
     Attributes:
         num_nodes: N >= 1.
-        x_NF: float32 smoothed rows, possibly memory-mapped; for methods with inputs "smoothed".
-        graph: the graph; for methods with inputs "graph".
+        x_NF: float32 smoothed rows, possibly memory-mapped; for methods that read "smoothed".
+        graph: the graph; for methods that read "graph".
         y_N: int32 known classes, -1 where unknown, holding training labels alone; None for every method
             that does not declare `uses_labels`.
     """
@@ -79,13 +81,46 @@ class Batch:
     y_B: Tensor | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class ParameterGroup:
+    """Parameters that are moved together, with an optimiser state of their own.
+
+    Attributes:
+        name: what `Method.moving_group` calls it.
+        parameters: which.
+        learning_rate: step size; None for the trainer's. The trainer's schedule applies to both.
+        weight_decay: L2 coefficient; None for the trainer's.
+    """
+
+    name: str
+    parameters: Sequence[nn.Parameter]
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class PairWeights:
+    """How a trained method weighs some pairs of nodes as negatives.
+
+    Attributes:
+        similarity_AM: float32 cosine of anchor and candidate, as the loss sees them.
+        weight_AM: float32 weight of the pair, 1 for uniform weights.
+    """
+
+    similarity_AM: np.ndarray
+    weight_AM: np.ndarray
+
+
 class Method(nn.Module, ABC):
     """A contrastive method: all its state is in `state_dict()`, all its randomness in the seeds it is given.
+
+    Buffers that only training needs are registered on `training_state`: checkpoints keep them, the
+    model file does not.
 
     Class attributes:
         name: key in `METHODS`.
         Config: its configuration class.
-        inputs: "smoothed" rows, or the "graph".
+        inputs: "smoothed" rows, the "graph", or both.
         uses_labels: whether it is handed `TrainingData.y_N`.
         min_num_nodes: least N it is defined for; fewer raise NotDefined.
         needs_edges: whether a graph without edges is refused.
@@ -93,7 +128,7 @@ class Method(nn.Module, ABC):
 
     name: ClassVar[str]
     Config: ClassVar[type[BaseConfig]]
-    inputs: ClassVar[Literal["smoothed", "graph"]]
+    inputs: ClassVar[MethodInputs]
     uses_labels: ClassVar[bool] = False
     min_num_nodes: ClassVar[int] = 2
     needs_edges: ClassVar[bool] = False
@@ -110,6 +145,7 @@ class Method(nn.Module, ABC):
             seed: run seed.
         """
         super().__init__()
+        self.training_state = nn.Module()
 
     @abstractmethod
     def training_loss(self, batch: Batch, *, epoch: int, step: int, seed: int) -> dict[str, Tensor]:
@@ -157,6 +193,57 @@ class Method(nn.Module, ABC):
         """
         return shuffled_batches(np.arange(data.num_nodes), epoch=epoch, seed=seed, batch_size=batch_size)
 
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """What the optimiser moves; a parameter in no group is the method's own affair."""
+        return [ParameterGroup("all", list(self.parameters()))]
+
+    def moving_group(self, *, epoch: int, step: int) -> str | None:
+        """Name of the group that this step moves, the others being constants in it; None for all.
+
+        Args:
+            epoch: counter from 0.
+            step: counter from 0 within the epoch.
+        """
+        return None
+
+    def after_backward(self, *, epoch: int, step: int) -> None:  # noqa: B027  optional
+        """Change gradients before the optimiser sees them.
+
+        Args:
+            epoch: counter from 0.
+            step: counter from 0 within the epoch.
+        """
+
+    def after_epoch(self, data: TrainingData, *, epoch: int, seed: int) -> None:  # noqa: B027  optional
+        """Refresh what depends on the weights, between epochs; a checkpoint comes after it.
+
+        Args:
+            data: what is trained on.
+            epoch: the epoch that ended, counted from 0.
+            seed: run seed.
+        """
+
+    def negative_weights(
+        self, data: TrainingData, anchors_A: np.ndarray, candidates_AM: np.ndarray, *, seed: int
+    ) -> PairWeights | None:
+        """The weights that the trained method gives pairs as negatives; None where all weigh the same.
+
+        Args:
+            data: what was trained on.
+            anchors_A: int64 nodes.
+            candidates_AM: int64 nodes, M for each anchor, none of them the anchor.
+            seed: run seed.
+        """
+        return None
+
+    def notes(self, data: TrainingData) -> list[str]:
+        """What a reader of the result must know, such as that negatives were sampled.
+
+        Args:
+            data: what was trained on.
+        """
+        return []
+
     def check(self, data: TrainingData) -> None:
         """Refuse data the method is not defined for, before any work.
 
@@ -166,9 +253,9 @@ class Method(nn.Module, ABC):
         """
         if data.num_nodes < self.min_num_nodes:
             raise NotDefined(f"{self.name} needs at least {self.min_num_nodes} nodes, not {data.num_nodes}")
-        if self.inputs == "smoothed" and data.x_NF is None:
+        if "smoothed" in self.inputs and data.x_NF is None:
             raise ValueError(f"{self.name} reads smoothed rows, and none were given")
-        if self.inputs == "graph" and data.graph is None:
+        if "graph" in self.inputs and data.graph is None:
             raise ValueError(f"{self.name} reads the graph, and none was given")
         if self.needs_edges and (data.graph is None or data.graph.num_edges == 0):
             raise NotDefined(f"{self.name} needs a graph with edges")
@@ -200,3 +287,14 @@ def shuffled_batches(
         batch = order[first : first + batch_size]
         if first == 0 or len(batch) >= min(MIN_LAST_BATCH, batch_size):
             yield torch.from_numpy(batch)
+
+
+@contextmanager
+def evaluation(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while: batch norm uses its running moments, dropout is off."""
+    was_training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(was_training)

@@ -7,7 +7,7 @@ from torch import Tensor
 from gcl.config import Config
 from gcl.losses.grouped import hard_negative_similarity, positive_similarity, views_tuplet_loss
 from gcl.methods.base import Batch
-from gcl.methods.configs import DmatIConfig
+from gcl.methods.configs.dmat import DmatIConfig
 from gcl.methods.smoothed_rows import SmoothedRowsMethod, rows_of
 
 WATCHED_ROWS = 128

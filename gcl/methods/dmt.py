@@ -11,7 +11,7 @@ from gcl.config import Config
 from gcl.errors import NotDefined
 from gcl.losses.grouped import grouped_tuplet_loss, views_tuplet_loss
 from gcl.methods.base import Batch, TrainingData, shuffled_batches
-from gcl.methods.configs import DmtConfig
+from gcl.methods.configs.dmat import DmtConfig
 from gcl.methods.smoothed_rows import SmoothedRowsMethod, rows_of
 from gcl.random import numpy_generator
 

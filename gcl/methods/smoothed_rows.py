@@ -1,7 +1,6 @@
 """What the methods on smoothed rows share: encoder, projector, views, embedding. The losses are theirs."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -10,8 +9,8 @@ from torch import Tensor, nn
 from gcl.augment import augment_rows
 from gcl.encoders import build_encoder, build_projector
 from gcl.losses.grouped import cosine_rows
-from gcl.methods.base import EMBED_ROWS, Batch, Method, TrainingData
-from gcl.methods.configs import DmatIConfig, DmtConfig
+from gcl.methods.base import EMBED_ROWS, Batch, Method, TrainingData, evaluation
+from gcl.methods.configs.dmat import DmatIConfig, DmtConfig
 from gcl.random import torch_generator
 
 
@@ -87,7 +86,7 @@ class SmoothedRowsMethod(Method):
         self, data: TrainingData, batch_size: int, encode: Callable[[Tensor, int], Tensor]
     ) -> np.ndarray:
         z_ND = np.empty((data.num_nodes, self.config.embedding_size), np.float32)
-        with _evaluation(self), torch.no_grad():
+        with evaluation(self), torch.no_grad():
             for block, first in enumerate(range(0, data.num_nodes, batch_size)):
                 rows_B = torch.arange(first, min(first + batch_size, data.num_nodes))
                 z_BD = encode(rows_of(data.batch(rows_B, device=self.device)), block)
@@ -108,14 +107,3 @@ def rows_of(batch: Batch) -> Tensor:
     if batch.x_BF is None:
         raise ValueError("the method reads smoothed rows, and the batch has none")
     return batch.x_BF
-
-
-@contextmanager
-def _evaluation(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while: batch norm uses its running moments, dropout is off."""
-    was_training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(was_training)

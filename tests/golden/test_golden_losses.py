@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from gcl.graph import Graph
 from gcl.methods import METHODS, build_method, method_class
 from gcl.methods.base import TrainingData
-from gcl.methods.configs import DmatIConfig, DmtConfig
+from gcl.methods.configs import DmatIConfig, DmtConfig, GraceConfig
 from gcl.trainer import train
 from gcl.trainer_config import TrainConfig
 
@@ -33,6 +34,7 @@ SETTINGS = {
     "dmt": DmtConfig(**DMT, embedding_size=4),
     "dmt-negatives": DmtConfig(**DMT, embedding_size=4, unlabelled="negatives", negative_mass="num_classes"),
     "dmt-instance": DmtConfig(**DMT, **MLP, unlabelled="instance", num_views=2),
+    "grace": GraceConfig(hidden_size=6, embedding_size=4, projection_size=4, temperature=0.4),
 }
 
 
@@ -44,12 +46,20 @@ def twelve_nodes():
     x_NF = np.array([[np.sin(1 + i * (f + 1)) + (f == i // 6) for f in range(5)] for i in range(12)])
     smooth_NF = np.array([(x_NF[i] + x_NF[ring[i]].sum(axis=0)) / (1 + len(ring[i])) for i in range(12)])
     y_N = np.array([0, 0, 0, -1, -1, -1, 1, 1, 1, -1, -1, -1], np.int32)
-    return smooth_NF.astype(np.float32), y_N
+    pairs = sorted((i, j) for i in range(12) for j in ring[i])
+    src_E, dst_E = np.array(pairs).T
+    return smooth_NF.astype(np.float32), y_N, Graph(12, src_E, dst_E, x_NF.astype(np.float32))
 
 
 def losses(config):
-    x_NF, y_N = twelve_nodes()
-    data = TrainingData(12, x_NF, y_N=y_N if method_class(config.name).uses_labels else None)
+    x_NF, y_N, graph = twelve_nodes()
+    declared = method_class(config.name)
+    data = TrainingData(
+        12,
+        x_NF if "smoothed" in declared.inputs else None,
+        graph if "graph" in declared.inputs else None,
+        y_N if declared.uses_labels else None,
+    )
     method = build_method(config, num_features=5, num_classes=2, seed=0)
     settings = TrainConfig(epochs=5, batch_size=12, learning_rate=0.05)
     history = train(method, data, settings, seed=0).history

@@ -131,6 +131,12 @@ _SAMPLES = {
         {"extra_columns": ("loss", "contrastive")},
         {"num_epochs": 3},
     ),
+    "checks.checks": Sample(
+        "checks.checks",
+        {"epoch": [2, 2, 2, 4, 4, 4], "node": [0, 1, 2, 0, 1, 2], "z": VECTORS},
+        {"width": 2},
+        {"num_nodes": 3, "num_rows": 6, "num_epochs": 4, "num_checks": 2, "num_components": 2},
+    ),
     "uncertainty.uncertainty": Sample(
         "uncertainty.uncertainty",
         {**DENSE, "uncertainty": [0.0, 0.5, None, 1.0, 0.25, 0.75], "method": ["ensemble"] * 6},

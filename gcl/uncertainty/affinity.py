@@ -114,9 +114,7 @@ def _similarities(
 
 
 def two_means(value_BM: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Exact 2-means of every row at once: sort, prefix sums, and the best of all cuts.
-
-    The global optimum of one-dimensional 2-means, in O(M log M) a row and without a start to choose.
+    """Exact 2-means of every row at once, see `gcl.two_means`.
 
     Args:
         value_BM: float64; NaN entries take no part. Rows with fewer than two values are one group.
@@ -125,62 +123,27 @@ def two_means(value_BM: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         near_BM: bool, the upper group (for similarities, the one that holds the positive); ties go down.
         cost_B: sum of squared distances to the own group's mean.
     """
-    num_rows, width = value_BM.shape
-    sorted_BM = np.sort(value_BM, axis=1)  # NaN last
-    count_B1 = np.isfinite(value_BM).sum(1, keepdims=True)
-    centre_B1 = np.nansum(value_BM, 1, keepdims=True) / np.maximum(count_B1, 1)
-    centred_BM = np.nan_to_num(sorted_BM - centre_B1)
-    sum_BM, square_BM = np.cumsum(centred_BM, 1), np.cumsum(centred_BM**2, 1)
-    lower_M = np.arange(1, width + 1)[None, :]
-    upper_BM = count_B1 - lower_M
-    total_B1, square_B1 = sum_BM[:, -1:], square_BM[:, -1:]
-    between_BM = sum_BM**2 / lower_M + (total_B1 - sum_BM) ** 2 / np.maximum(upper_BM, 1)
-    # A cut between equal values would part them by their order alone.
-    is_cut_BM = (upper_BM > 0) & (np.diff(sorted_BM, axis=1, append=np.nan) > 0)
-    between_BM = np.where(is_cut_BM, between_BM, -np.inf)
-    cut_B = between_BM.argmax(1)
-    rows = np.arange(num_rows)
-    is_parted_B = is_cut_BM[rows, cut_B]
-    threshold_B = np.where(is_parted_B, sorted_BM[rows, cut_B], -np.inf)
-    cost_B = square_B1[:, 0] - np.where(is_parted_B, between_BM[rows, cut_B], 0)
-    return value_BM > threshold_B[:, None], np.maximum(cost_B, 0)
+    import torch
+
+    from gcl.two_means import two_means as torch_two_means
+
+    partition = torch_two_means(torch.from_numpy(value_BM))
+    return partition.is_upper_BM.numpy(), partition.cost_B.numpy()
 
 
 def near_probability(value_BM: np.ndarray, near_BM: np.ndarray) -> np.ndarray:
     """Posterior of the upper group under two Gaussians with the groups' shares, means and variances.
 
-    Variances are held above 1e-4 of the row's own plus 1e-12, so that a group of equal values keeps a
-    density. Below the lower mean and above the upper one the posterior is frozen at the mean's: the wider
-    Gaussian would otherwise win far out on the wrong side.
-
     Returns:
-        float64 [B, M] in [0, 1]; 1 in rows of a single group; NaN where the value is.
+        float64 [B, M] in [0, 1]; 1 in rows of a single group; NaN where the value is. See
+        `gcl.two_means.TwoGaussians` for what keeps it sane at the ends.
     """
-    valid_BM = np.isfinite(value_BM)
-    filled_BM = np.where(valid_BM, value_BM, 0)
-    low_mean, low_variance, low_share = _moments(filled_BM, valid_BM & ~near_BM)
-    top_mean, top_variance, top_share = _moments(filled_BM, valid_BM & near_BM)
-    _, row_variance, _ = _moments(filled_BM, valid_BM)
-    floor = 1e-4 * row_variance + 1e-12
-    low_variance, top_variance = np.maximum(low_variance, floor), np.maximum(top_variance, floor)
-    held_BM = np.clip(filled_BM, np.minimum(low_mean, top_mean), np.maximum(low_mean, top_mean))
-    logit_BM = (
-        np.log(np.maximum(top_share, 1e-300)) - np.log(np.maximum(low_share, 1e-300))
-        + 0.5 * (np.log(low_variance) - np.log(top_variance))
-        + 0.5 * ((held_BM - low_mean) ** 2 / low_variance - (held_BM - top_mean) ** 2 / top_variance)
-    )  # fmt: skip
-    probability_BM = 1 / (1 + np.exp(-np.clip(logit_BM, -700, 700)))
-    probability_BM = np.where(low_share > 0, probability_BM, 1.0)
-    return np.asarray(np.where(valid_BM, probability_BM, np.nan))
+    import torch
 
+    from gcl.two_means import TwoGaussians
 
-def _moments(value_BM: np.ndarray, member_BM: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, variance and count of the members of each row, as columns."""
-    count_B1 = member_BM.sum(1, keepdims=True)
-    divisor_B1 = np.maximum(count_B1, 1)
-    mean_B1 = np.where(member_BM, value_BM, 0).sum(1, keepdims=True) / divisor_B1
-    variance_B1 = np.where(member_BM, (value_BM - mean_B1) ** 2, 0).sum(1, keepdims=True) / divisor_B1
-    return mean_B1, variance_B1, count_B1
+    value = torch.from_numpy(value_BM)
+    return np.asarray(TwoGaussians.fit(value, torch.from_numpy(near_BM)).upper_probability(value).numpy())
 
 
 def pair_uncertainty(probability: np.ndarray, *, estimator: Estimator, reward: float = 1.9) -> np.ndarray:

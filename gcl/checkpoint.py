@@ -115,9 +115,9 @@ def save_checkpoint(folder: Path, state: TrainingState, identity: Mapping[str, s
         "history": [{term: value.hex() for term, value in terms.items()} for terms in state.history],
         "tensors_sha256": hashlib.sha256(tensor_bytes).hexdigest(),
     }
-    _write_atomically(folder / f"{stem}.safetensors", tensor_bytes)
+    write_atomically(folder / f"{stem}.safetensors", tensor_bytes)
     committed = folder / f"{stem}.json"
-    _write_atomically(committed, _sealed(record))
+    write_atomically(committed, _sealed(record))
     _prune(folder, stem)
     return committed
 
@@ -157,7 +157,7 @@ def save_weights(method: nn.Module, path: Path) -> None:
         path: the file; equal weights give equal bytes.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in _model_tensors(method).items()}
-    _write_atomically(path, tensors_to_bytes(tensors))
+    write_atomically(path, tensors_to_bytes(tensors))
 
 
 def load_weights(method: nn.Module, path: Path) -> None:
@@ -218,8 +218,13 @@ def _signature(value: Tensor) -> str:
     return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
-    """Write, sync, rename, sync the folder: even after a power cut the file is the old one or the new one."""
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write, sync, rename, sync the folder: even after a power cut the file is the old one or the new one.
+
+    Args:
+        path: the file, in a folder that exists.
+        content: all of it.
+    """
     partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
     try:
         with partial.open("wb") as file:
@@ -235,6 +240,19 @@ def _write_atomically(path: Path, content: bytes) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def drop_checkpoints(folder: Path, *, from_epoch: int) -> None:
+    """Forget the checkpoints of an epoch and of later ones, so that a run trains that epoch again.
+
+    Args:
+        folder: the run's checkpoint folder, which may be missing.
+        from_epoch: epochs finished.
+    """
+    for suffix in ("json", "safetensors"):  # the record first: it must never lack its tensors
+        for path in folder.glob(f"epoch-*.{suffix}"):
+            if path.stem >= f"epoch-{from_epoch:08d}":
+                path.unlink(missing_ok=True)
 
 
 def _prune(folder: Path, newest: str) -> None:

@@ -81,7 +81,8 @@ def train(
         checkpoint_dir: where checkpoints are kept; None for none.
         identity: what else a checkpoint belongs to, such as the digest of the data; method, settings,
             seed, sizes, device and torch version are always part of it.
-        on_epoch: called after each epoch.
+        on_epoch: called after each epoch, before its checkpoint: a checkpoint on disk says that the call for
+            its epoch has returned. A run that was killed may call it again for epochs after the checkpoint.
         should_stop: asked before each step; a reason stops the run.
 
     Raises:
@@ -134,11 +135,11 @@ def train(
             means = {name: sum(values) / len(values) for name, values in totals.items()}
             history.append({"epoch": float(epoch + 1), **means})
             result.epoch_seconds.append(time.monotonic() - started)
-            if (epoch + 1) % config.checkpoint_every == 0 or epoch + 1 == config.epochs:
-                keeper.save(keeper.capture(method, optimizer, history))
-            if on_epoch is not None:
+            if on_epoch is not None:  # before the checkpoint, which makes a resumed run skip this epoch
                 seconds = result.epoch_seconds[-1]
                 on_epoch(EpochReport(epoch + 1, config.epochs, means, learning_rate, seconds))
+            if (epoch + 1) % config.checkpoint_every == 0 or epoch + 1 == config.epochs:
+                keeper.save(keeper.capture(method, optimizer, history))
     return result
 
 

@@ -23,6 +23,14 @@ class TrainConfig(Config):
         description="matrix products of the encoder in training: float32, or bfloat16 (faster where the "
         "processor has it); weights, scores and embeddings stay float32",
     )
+    num_checks: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="snapshots of the embeddings kept for a consensus, evenly spaced over the epochs, the "
+        "last one among them: count, 0 none, at most one an epoch; each takes 4 bytes x nodes x min(64, "
+        "embedding size)",
+    )
     checkpoint_every: int = operational(10, ge=1, description="epochs between two checkpoints: count >= 1")
     deadline_seconds: float | None = operational(
         None, gt=0, description="stop, resumable, after so many seconds of training; none for no limit"

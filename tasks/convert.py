@@ -87,6 +87,52 @@ def write_matrix(
     return write_batches(path, schema, batches())
 
 
+def write_checks(path: Path, checks: Iterable[tuple[int, np.ndarray]], *, width: int) -> int:
+    """Write the ``checks.checks`` table, one check after the other; returns how many rows were written.
+
+    Args:
+        path: the file.
+        checks: epoch and float32 [N, k] of each, by ascending epoch; taken one at a time.
+        width: k.
+    """
+    schema = TABLES["checks.checks"].schema(width=width)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for epoch, z_NK in checks:
+            for start, stop in row_blocks(*z_NK.shape):
+                columns = [
+                    pa.array(np.full(stop - start, epoch, np.int32)),
+                    pa.array(np.arange(start, stop)),
+                    dense_lists(np.ascontiguousarray(z_NK[start:stop], np.float32)),
+                ]
+                yield pa.record_batch(columns, schema=schema)
+
+    return write_batches(path, schema, batches())
+
+
+def read_checks(path: Path, *, num_nodes: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Epoch and float32 [N, k] of each check of a ``checks.checks`` table, one at a time.
+
+    Args:
+        path: the file.
+        num_nodes: N.
+    """
+    file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
+    width = file.schema_arrow.field("z").type.list_size
+    z_NK, filled = np.empty((num_nodes, width), np.float32), 0
+    for batch in file.iter_batches(batch_size=num_nodes, columns=["epoch", "z"]):
+        epoch_B = batch.column(0).to_numpy()
+        z_BK = batch.column(1).flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+        while len(z_BK):
+            part = z_BK[: num_nodes - filled]
+            z_NK[filled : filled + len(part)] = part
+            filled += len(part)
+            if filled == num_nodes:
+                yield int(epoch_B[len(part) - 1]), z_NK
+                z_NK, filled = np.empty((num_nodes, width), np.float32), 0
+            z_BK, epoch_B = z_BK[len(part) :], epoch_B[len(part) :]
+
+
 def row_blocks(num_rows: int, width: int) -> Iterator[tuple[int, int]]:
     """Row ranges of at most 32 MiB of float32 each."""
     step = max(1, _ROW_GROUP_BYTES // max(4 * width, 1))

@@ -18,11 +18,12 @@ from gcl.methods.configs import MethodConfig
 from gcl.random import numpy_generator
 from gcl.trainer_config import TrainConfig
 from tasks.artifact import canonical_json
-from tasks.convert import read_node_ids, write_columns, write_matrix
+from tasks.convert import read_node_ids, write_checks, write_columns, write_matrix
 from tasks.stage import Stage
 from tasks.work import Work
 
 if TYPE_CHECKING:
+    from gcl.checks import CheckFolder
     from gcl.methods.base import Method, TrainingData
 
 # A trained encoder that maps every node onto one line has collapsed; two classes still span more than that.
@@ -42,7 +43,8 @@ class TrainStageConfig(Config):
 
 def train(work: Work, config: TrainStageConfig) -> None:
     """Train, resuming from checkpoints of an interrupted execution under the same key."""
-    from gcl.checkpoint import save_weights
+    from gcl.checkpoint import drop_checkpoints, save_weights
+    from gcl.checks import CheckFolder, check_epochs
     from gcl.trainer import EpochReport
     from gcl.trainer import train as train_method
     from tasks.training_data import build_for, open_training_data
@@ -54,7 +56,14 @@ def train(work: Work, config: TrainStageConfig) -> None:
     method = build_for(data, config.method, num_classes=num_classes, seed=work.seed)
     write_embeddings(work, "controls", method.embed(data))
 
+    checkpoints = work.scratch() / "checkpoints"
+    checks = CheckFolder(work.scratch() / "checks", check_epochs(config.train))
+    if (missing := checks.first_missing()) is not None:  # its epoch must be trained again
+        drop_checkpoints(checkpoints, from_epoch=missing)
+
     def on_epoch(report: EpochReport) -> None:
+        if report.epoch in checks.epochs:
+            checks.keep(report.epoch, method.embed(data))
         work.progress(report.epoch, report.num_epochs, f"loss {report.terms['loss']:.4f}")
 
     with _stop_on_signal() as should_stop:
@@ -64,13 +73,14 @@ def train(work: Work, config: TrainStageConfig) -> None:
             config.train,
             seed=work.seed,
             device=work.device,
-            checkpoint_dir=work.scratch() / "checkpoints",
+            checkpoint_dir=checkpoints,
             identity={kind: artifact.digest for kind, artifact in work.inputs.items()},
             on_epoch=on_epoch,
             should_stop=should_stop,
         )
     method.to("cpu")
     write_embeddings(work, "embeddings", method.embed(data))
+    _write_checks(work, checks, num_nodes=data.num_nodes, num_epochs=config.train.epochs)
     save_weights(method, work.output("model") / "checkpoint.safetensors")
     (work.output("model") / "config.json").write_bytes(canonical_json(result_fields(config)) + b"\n")
     _write_history(work.output("model") / "history.parquet", result.history)
@@ -106,6 +116,40 @@ def write_embeddings(work: Work, kind: str, z_ND: np.ndarray) -> None:
         num_nodes=len(z_ND),
         embedding_size=z_ND.shape[1],
         min_effective_rank=_MIN_EFFECTIVE_RANK if is_judged else 0.0,
+    )
+
+
+def _write_checks(work: Work, checks: "CheckFolder", *, num_nodes: int, num_epochs: int) -> None:
+    """Write the checks artifact; a run without checks has none."""
+    if not checks.epochs:
+        return
+    first = next(iter(checks))
+    num_components = first.z_NK.shape[1]
+    kept_shares: list[float] = []
+
+    def rows() -> Iterator[tuple[int, np.ndarray]]:
+        for check in checks:
+            kept_shares.append(check.kept_share)
+            yield check.epoch, check.z_NK
+
+    write_checks(work.output("checks") / "checks.parquet", rows(), width=num_components)
+    work.describe(
+        "checks",
+        {
+            "num_nodes": num_nodes,
+            "epochs": list(checks.epochs),
+            "num_components": num_components,
+            "kept_share": kept_shares,
+            "graph": work.inputs["graph"].digest,
+        },
+    )
+    work.expect(
+        "checks.checks",
+        num_rows=num_nodes * len(checks.epochs),
+        num_nodes=num_nodes,
+        num_epochs=num_epochs,
+        num_checks=len(checks.epochs),
+        num_components=num_components,
     )
 
 

@@ -35,8 +35,8 @@ class NodeFeatures:
             raise ValueError("the graph has no features")
         x_NF = normalise_rows(graph.x_NF, normalise)  # type: ignore[arg-type]
         self.num_nodes, self.num_features = x_NF.shape
-        self.is_sparse = sp.issparse(x_NF)
-        if self.is_sparse:
+        self.is_sparse = isinstance(x_NF, sp.csr_matrix)
+        if isinstance(x_NF, sp.csr_matrix):
             self._x_NF = _csr_tensor(x_NF).to(device)
             self._x_FN = _csr_tensor(sp.csr_matrix(x_NF.T)).to(device)
         else:
@@ -50,7 +50,8 @@ class NodeFeatures:
         """
         if not self.is_sparse:
             return self._x_NF.to(weight_FH.dtype) @ weight_FH
-        product: Tensor = _SparseProduct.apply(weight_FH, self._x_NF, self._x_FN)  # type: ignore[no-untyped-call]
+        with torch.autocast(weight_FH.device.type, enabled=False):  # sparse products have no half precision
+            product: Tensor = _SparseProduct.apply(weight_FH, self._x_NF, self._x_FN)  # type: ignore[no-untyped-call]
         return product
 
 
@@ -116,9 +117,10 @@ class GcnEncoder(nn.Module):
                 product = features.times(weight if keep_F is None else weight * keep_F[:, None])
             else:
                 product = h_NH @ weight
-            h_NH = _propagate(propagation, product) + bias
-            if layer < last or self.activate_last:
-                h_NH = self._activate(h_NH, layer, generator)
+            with torch.autocast(product.device.type, enabled=False):  # half precision is for products alone
+                h_NH = propagation.propagate(product.float(), convolution=0.5) + bias
+                if layer < last or self.activate_last:
+                    h_NH = self._activate(h_NH, layer, generator)
         return h_NH
 
     def _activate(self, h_NH: Tensor, layer: int, generator: torch.Generator | None) -> Tensor:
@@ -143,11 +145,6 @@ def rrelu(x: Tensor, generator: torch.Generator | None) -> Tensor:
     slope = torch.rand(x.shape, generator=generator, device=x.device)
     slope = slope * (RRELU_UPPER - RRELU_LOWER) + RRELU_LOWER
     return torch.where(x >= 0, x, x * slope)
-
-
-def _propagate(propagation: Propagation, h_NH: Tensor) -> Tensor:
-    with torch.autocast(h_NH.device.type, enabled=False):  # sums over neighbours are not for half precision
-        return propagation.propagate(h_NH.float(), convolution=0.5)
 
 
 def _xavier(rows: int, columns: int, generator: torch.Generator) -> nn.Parameter:

@@ -133,6 +133,69 @@ def fetch(
 
 
 @app.command()
+def study(
+    name: Annotated[
+        str | None, typer.Argument(help="Name of a study, or a TOML file; none lists them.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder below which the public graphs lie.", envvar="GCLFLOW_DATA")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="`0..9` or `0,3,7` instead of the study's.")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="VARIANT/DATASET", help="These cells only, with wildcards; repeatable."),
+    ] = None,
+    large: Annotated[bool, typer.Option("--large", help="With the cells that are marked large.")] = False,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="For every cell; repeatable.")
+    ] = None,
+    store: Annotated[str, _STORE] = ".store",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Directory for study.json, table.md and the plots.", show_default="out/NAME"),
+    ] = None,
+) -> None:
+    """Run an experiment: data sets x variants x seeds, each a cached run, compared seed by seed.
+
+    A study that is stopped goes on with the same command. A cell that fails is listed with its reason and
+    does not end the study; the exit code is then 5.
+
+    **Examples**
+
+    What there is:
+
+        gclflow study
+
+    How much smoothing helps, over homophily, on generated graphs, with three seeds:
+
+        gclflow study dmat-smoothing --seeds 0..2
+
+    Two data sets of public graphs:
+
+        gclflow study hsan-ablation --data ../shared/data --only '*/bat' --only '*/cora'
+    """
+    if name is None:
+        show.studies()
+        return
+    from flows.study_running import run_study
+
+    folder = out or Path("out") / Path(name).stem
+    record = run_study(
+        name,
+        store=store,
+        out=folder,
+        data=data,
+        seeds=seeds,
+        only=only or (),
+        large=large,
+        settings=set_ or (),
+    )
+    show.study(record, out=folder)
+    if record.failed:
+        raise typer.Exit(5)
+
+
+@app.command()
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Output directories of runs.")],
 ) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from flows.compare import Comparison
     from flows.record import Metric, RunRecord
+    from flows.study_record import StudyRecord
     from tasks.artifact import Artifact, Manifest
     from tasks.maintenance import Collected
     from tasks.store import Store
@@ -232,6 +233,37 @@ def comparison(found: "Comparison") -> None:
         for label, cells in rows:
             table.add_row(escape(label), *map(escape, cells))
         console().print(table)
+
+
+def studies() -> None:
+    """The studies, what they ask, and how large they are."""
+    from flows.study_config import read_study, study_cells, study_names
+
+    table = _table("Studies (gclflow study NAME)", "name", "what it answers", "data sets", "cells", "large")
+    for name in study_names():
+        found = read_study(name)
+        cells, every = study_cells(found), study_cells(found, large=True)
+        needs_data = any(dataset.paths for dataset in found.datasets)
+        names = ", ".join(dataset.name for dataset in found.datasets)
+        table.add_row(
+            name,
+            escape(found.question),
+            names + (" (--data)" if needs_data else ", generated"),
+            str(len(cells)),
+            f"+{len(every) - len(cells)}" if len(every) > len(cells) else "",
+        )
+    console().print(table)
+
+
+def study(record: "StudyRecord", *, out: Path) -> None:
+    """The tables of a study, and where they lie."""
+    from rich.markdown import Markdown
+
+    from flows.study_tables import study_markdown
+
+    screen = console()
+    screen.print(Markdown(study_markdown(record)))
+    screen.print(f"study.json, table.md and plots in {out}", markup=False, soft_wrap=True)
 
 
 def _table(title: str, *columns: str) -> Table:

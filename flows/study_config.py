@@ -237,6 +237,20 @@ def study_cells(
     ]
 
 
+def cell_configs(cells: Sequence[Cell], data: Path | None) -> list[PipelineConfig]:
+    """The configurations of all cells, before the first of them runs.
+
+    Raises:
+        ConfigurationError: one does not fit, or there is no data folder for a data set of files.
+    """
+    if data is None and (needy := next((cell for cell in cells if cell.places), None)):
+        raise ConfigurationError(
+            f"give --data, the folder of the public graphs: {needy.dataset} is looked for in "
+            f"{' or '.join(needy.places)} below it"
+        )
+    return [cell.config(data) for cell in cells]
+
+
 def _is_asked(name: str, patterns: Sequence[str]) -> bool:
     return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
 

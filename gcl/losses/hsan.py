@@ -1,0 +1,207 @@
+"""HSAN's loss: every node in two views against all others, with weights inside the exponent.
+
+The 2N x 2N similarities are three N x N blocks, one a pair of views: (0, 0) and (1, 1), which are symmetric
+and computed on and above the diagonal only, and (0, 1), whose sums by row serve view 0 and by column view 1.
+They are streamed, so memory is O(N D).
+
+Legend: N nodes, V = 2 views, F features, D embedding, R operand width, b rows and c columns of a block.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from gcl.errors import NotDefined
+from gcl.losses.grouped import cosine_rows
+from gcl.losses.streaming import streaming_logsumexp
+from gcl.losses.streaming_blocks import Tile
+
+ViewPair = tuple[int, int]
+VIEW_PAIRS: tuple[ViewPair, ...] = ((0, 0), (0, 1), (1, 1))
+SMALLEST_NORM = 1e-6
+"""Rows shorter than this are scaled as if they had this length, as in `cosine_rows`."""
+
+
+@dataclass(frozen=True, eq=False)
+class ViewSimilarity:
+    """S = alpha cos(z, z') + (1 - alpha) cos(e, e') of all (node, view) pairs, as products of rows.
+
+    The similarity of node i in view v with node k in view u >= v is ``left[v, u][i] @ right[u][k]``.
+
+    Attributes:
+        left: [N, R] a pair of views, already scaled by alpha and 1 - alpha.
+        right: [N, R] a view.
+        positive_N: similarity of a node's own two views, in full precision.
+        bound: no similarity is larger than this in magnitude.
+    """
+
+    left: Mapping[ViewPair, Tensor]
+    right: tuple[Tensor, Tensor]
+    positive_N: Tensor
+    bound: float
+
+    @property
+    def num_nodes(self) -> int:
+        """N."""
+        return len(self.positive_N)
+
+    def tile(self, pair: ViewPair, rows: slice, columns: slice) -> Tensor:
+        """The similarities [b, c] of some nodes in one view with some nodes in the other."""
+        return self.left[pair][rows] @ self.right[pair[1]][columns].T
+
+    def of_pairs(self, pair: ViewPair, nodes_A: Tensor, others_AM: Tensor) -> Tensor:
+        """The similarities [A, M] of nodes, in view `pair[0]`, with M others each, in view `pair[1]`."""
+        return torch.einsum("ar,amr->am", self.left[pair][nodes_A], self.right[pair[1]][others_AM])
+
+
+class NegativeWeights(Protocol):
+    """The weights M of pairs: constants in [0, 1]."""
+
+    @property
+    def positive_N(self) -> Tensor:
+        """Weight of a node's own two views."""
+
+    def tile(self, pair: ViewPair, rows: slice, columns: slice) -> Tensor:
+        """The weights [b, c] of some nodes in one view with some nodes in the other."""
+
+
+def view_similarity(z_VND: Sequence[Tensor], e_VND: Sequence[Tensor], alpha: Tensor) -> ViewSimilarity:
+    """The similarity of embeddings of any kind.
+
+    Args:
+        z_VND: float32, attribute embeddings [N, D] of the two views, not normalised.
+        e_VND: float32, structure embeddings [N, D] of the two views, not normalised.
+        alpha: scalar, share of the attributes; free, so it may leave [0, 1].
+    """
+    with torch.autocast(alpha.device.type, enabled=False):
+        z = [cosine_rows(z_ND) for z_ND in z_VND]
+        e = [cosine_rows(e_ND) for e_ND in e_VND]
+        left = [torch.cat([alpha * z[v], (1 - alpha) * e[v]], dim=1) for v in (0, 1)]
+        right = torch.cat([z[0], e[0]], dim=1), torch.cat([z[1], e[1]], dim=1)
+        return ViewSimilarity(
+            left={(v, u): left[v] for v, u in VIEW_PAIRS},
+            right=right,
+            positive_N=(left[0] * right[1]).sum(dim=1),
+            bound=_bound(alpha),
+        )
+
+
+def linear_view_similarity(
+    x_NF: Tensor,
+    weight_VDF: Sequence[Tensor],
+    bias_VD: Sequence[Tensor],
+    e_VND: Sequence[Tensor],
+    alpha: Tensor,
+) -> ViewSimilarity:
+    """The same for z = W x + b, with z never formed: exact, and cheaper where F + 1 < D.
+
+    With x' = (x, 1) and W' = (W, b) the inner product of z_v and z_u is x' (W'_v^T W'_u) x', so operands of
+    width F + 1 do what operands of width D would, in the loss and in its gradient.
+
+    Args:
+        x_NF: float32, rows; no gradient is given for them.
+        weight_VDF: [D, F], of the two views.
+        bias_VD: [D], of the two views.
+        e_VND: float32, structure embeddings [N, D] of the two views, not normalised.
+        alpha: scalar, share of the attributes.
+    """
+    with torch.autocast(alpha.device.type, enabled=False):
+        x_NG = torch.cat([x_NF, torch.ones_like(x_NF[:, :1])], dim=1)
+        weight = [
+            torch.cat([weight_DF, bias_D[:, None]], dim=1)
+            for weight_DF, bias_D in zip(weight_VDF, bias_VD, strict=True)
+        ]
+        product = {(v, u): x_NG @ (weight[v].T @ weight[u]) for v, u in VIEW_PAIRS}
+        scale = [
+            (product[v, v] * x_NG).sum(dim=1, keepdim=True).clamp_min(SMALLEST_NORM**2).rsqrt()
+            for v in (0, 1)
+        ]
+        e = [cosine_rows(e_ND) for e_ND in e_VND]
+        right = [torch.cat([x_NG * scale[v], e[v]], dim=1) for v in (0, 1)]
+        left = {
+            (v, u): torch.cat([product[v, u] * (alpha * scale[v]), (1 - alpha) * e[v]], dim=1)
+            for v, u in VIEW_PAIRS
+        }
+        return ViewSimilarity(
+            left=left,
+            right=(right[0], right[1]),
+            positive_N=(left[0, 1] * right[1]).sum(dim=1),
+            bound=_bound(alpha),
+        )
+
+
+def hsan_loss(
+    similarity: ViewSimilarity,
+    weights: NegativeWeights | None = None,
+    *,
+    block_size: int | None = None,
+    keep_tiles_bytes: int = 0,
+) -> Tensor:
+    """Mean over all 2N (node, view) pairs of -log of the share of the node's other view.
+
+    ``L(a) = log sum_{b != a} exp(M_ab S_ab) - M_aa' S_aa'`` with a' the other view of a: equations 8, 10
+    and 11 of the paper. The sum holds the positive itself; only the pair (a, a) is left out.
+
+    Args:
+        similarity: S, with gradients.
+        weights: M; None for 1 everywhere.
+        block_size: nodes a side of a block; None for what is fast on the device.
+        keep_tiles_bytes: blocks of similarities are kept instead of recomputed where they fit.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        NotDefined: a single node, which has nothing to be told from.
+    """
+    if similarity.num_nodes < 2:
+        raise NotDefined("the loss needs at least two nodes")
+    options = {
+        "logit_bound": similarity.bound,
+        "block_size": block_size,
+        "keep_tiles_bytes": keep_tiles_bytes,
+    }
+    own = [
+        streaming_logsumexp(
+            _weighted_tile((v, v), weights, right_at=1),
+            [similarity.left[v, v], similarity.right[v]],
+            exclude_self=True,
+            **options,  # type: ignore[arg-type]
+        )[0].over_columns_N
+        for v in (0, 1)
+    ]
+    cross = streaming_logsumexp(
+        _weighted_tile((0, 1), weights, right_at=0),
+        [similarity.left[0, 1]],
+        [similarity.right[1]],
+        **options,  # type: ignore[arg-type]
+    )[0]
+    first_N = torch.logaddexp(own[0], cross.over_columns_N)
+    second_N = torch.logaddexp(own[1], cross.over_rows_M)
+    positive_N = similarity.positive_N if weights is None else weights.positive_N * similarity.positive_N
+    return (first_N + second_N).mean() / 2 - positive_N.mean()
+
+
+def _weighted_tile(pair: ViewPair, weights: NegativeWeights | None, *, right_at: int) -> Tile:
+    """M S of a block; `right_at` is the place of the right operand among the columns'."""
+
+    def tile(
+        rows_b: Sequence[Tensor], columns_c: Sequence[Tensor], first_row: int, first_column: int
+    ) -> tuple[Tensor]:
+        left_bR, right_cR = rows_b[0], columns_c[right_at]
+        similarity_bc = left_bR @ right_cR.T
+        if weights is None:
+            return (similarity_bc,)
+        rows = slice(first_row, first_row + len(left_bR))
+        columns = slice(first_column, first_column + len(right_cR))
+        return (weights.tile(pair, rows, columns) * similarity_bc,)
+
+    return tile
+
+
+def _bound(alpha: Tensor) -> float:
+    value = float(alpha.detach())
+    return abs(value) + abs(1 - value)

@@ -129,6 +129,11 @@ def unknown(column: str, known: tuple[str, ...]) -> Predicate:
     return _leafwise(column, leaf)
 
 
+def known(column: str, names: tuple[str, ...]) -> Predicate:
+    """Rows whose text is one of these, which have no place there."""
+    return _leafwise(column, lambda items: _true(pc.is_in(items, value_set=pa.array(names, items.type))))
+
+
 def out_of_place(column: str) -> Predicate:
     """Rows whose value is not their own position in the file, counted from 0."""
 

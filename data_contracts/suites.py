@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import great_expectations as gx
 
 ROLES = ("train", "validation", "test")
+ORACLE = "oracle"
+"""Split of figures that labels had a part in choosing; their table is their own."""
 EMBEDDING_KINDS = ("method", "smoothed", "random_init")
 
 _UNIT = (0.0, 1.0)
@@ -50,6 +52,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "clusters.clusters": ("node_id",),
     "clusters.evidence": ("num_clusters", "measure"),
     "metrics.metrics": ("task", "protocol", "split", "seed", "embedding", "metric", "over"),
+    "metrics.oracle": ("task", "protocol", "split", "seed", "embedding", "metric", "over"),
     "predictions.predictions": ("node_id",),
 }
 
@@ -97,6 +100,13 @@ _EMBEDDING = (
     *_a_row_per_node(),
     exactly("width_is_declared", "z.width", fact("embedding_size"), "z"),
     Clause("not_collapsed", ("z",), "z.effective_rank", low=fact("min_effective_rank")),
+)
+
+_FIGURES = (
+    no_row("metrics_in_range", p.outside_named("metric", "value", METRIC_RANGES)),
+    no_row("embedding_known", p.unknown("embedding", EMBEDDING_KINDS)),
+    *in_range("deviation_not_negative", "std", 0.0, None),
+    *in_range("counts_positive", "n", 1, None),
 )
 
 CLAUSES: dict[str, tuple[Clause, ...]] = {
@@ -197,12 +207,8 @@ CLAUSES: dict[str, tuple[Clause, ...]] = {
         exactly("width_is_declared", "z.width", fact("embedding_size"), "z"),
     ),
     "clusters.evidence": in_range("num_clusters_positive", "num_clusters", 1, _NUM_NODES),
-    "metrics.metrics": (
-        no_row("metrics_in_range", p.outside_named("metric", "value", METRIC_RANGES)),
-        no_row("embedding_known", p.unknown("embedding", EMBEDDING_KINDS)),
-        *in_range("deviation_not_negative", "std", 0.0, None),
-        *in_range("counts_positive", "n", 1, None),
-    ),
+    "metrics.metrics": (*_FIGURES, no_row("no_oracle_among_results", p.known("split", (ORACLE,)))),
+    "metrics.oracle": (*_FIGURES, no_row("split_is_oracle", p.unknown("split", (ORACLE,)))),
     "predictions.predictions": (
         *_a_row_per_node(),
         *in_range("predictions_in_range", "predicted", 0, _LAST_CLASS),

@@ -144,6 +144,19 @@ def _declared_extras(text: str) -> list[Column]:
         return []
 
 
+_FIGURES = (
+    c.TASK,
+    c.PROTOCOL,
+    c.METRIC_SPLIT,
+    c.SEED,
+    c.EMBEDDING,
+    c.METRIC,
+    c.METRIC_VALUE,
+    c.STD,
+    c.COUNT,
+    c.OVER,
+)
+
 _ALL = (
     Table("graph.nodes", "The nodes, and what their source calls them.", (c.NODE, c.NODE_ID), (c.GRAPH,)),
     Table("graph.edges", "Directed edges, sorted, without repeats.", (c.SRC, c.DST), (c.GRAPH, c.WEIGHT)),
@@ -185,22 +198,8 @@ _ALL = (
         "What speaks for each number of clusters.",
         (c.NUM_CLUSTERS, c.MEASURE, c.EVIDENCE_VALUE),
     ),
-    Table(
-        "metrics.metrics",
-        "Every score, with its protocol and spread.",
-        (
-            c.TASK,
-            c.PROTOCOL,
-            c.METRIC_SPLIT,
-            c.SEED,
-            c.EMBEDDING,
-            c.METRIC,
-            c.METRIC_VALUE,
-            c.STD,
-            c.COUNT,
-            c.OVER,
-        ),
-    ),
+    Table("metrics.metrics", "Every score, with its protocol and spread.", _FIGURES),
+    Table("metrics.oracle", "What the labels would have chosen, apart from every result.", _FIGURES),
     Table(
         "predictions.predictions",
         "Calibrated predictions, one row a node.",

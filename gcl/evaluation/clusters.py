@@ -1,5 +1,7 @@
 """Clustering figures: kmeans-final on every embedding, and those of the pipeline's own clusters."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from gcl.clustering.geometry import checked_embeddings, unit_rows
@@ -28,7 +30,8 @@ def kmeans_final_rows(
         raise NotDefined(f"clustering scores need two classes; the labels hold {len(classes)}")
     points_MD = unit_rows(checked_embeddings(z_ND)[nodes])
     part = graph if len(nodes) == graph.num_nodes else _induced(graph, nodes)
-    partitions = _partitions(points_MD, len(classes), config, seed=seed)
+    seeds = [derive_seed(seed, "kmeans-final", number) for number in range(config.num_clustering_seeds)]
+    partitions = kmeans_partitions(points_MD, len(classes), config, seeds=seeds)
     label_free = label_free_scores(points_MD, partitions, part, config, seed=seed)
     repeats = [
         cluster_scores(cluster_M, y_M) | scores
@@ -45,10 +48,17 @@ def kmeans_final_rows(
     )
 
 
-def _partitions(
-    z_MD: np.ndarray, num_clusters: int, config: EvaluateConfig, *, seed: int
+def kmeans_partitions(
+    z_MD: np.ndarray, num_clusters: int, config: EvaluateConfig, *, seeds: Sequence[int]
 ) -> list[np.ndarray]:
-    seeds = [derive_seed(seed, "kmeans-final", number) for number in range(config.num_clustering_seeds)]
+    """The int32 [M] clusters of each seed, by k-means++ or, of very many nodes, by mini-batches.
+
+    Args:
+        z_MD: float32 points.
+        num_clusters: K.
+        config: starts a seed, and from how many nodes on mini-batches are taken.
+        seeds: one partition each.
+    """
     if len(z_MD) > config.minibatch_threshold:
         return [
             fit_minibatch_kmeans(
@@ -73,8 +83,19 @@ def clusters_artifact_rows(
     config: EvaluateConfig,
     *,
     seed: int,
+    protocol: str = "clusters-artifact",
 ) -> list[MetricRow]:
-    """Rows of ``clusters-artifact``, the pipeline's own clusters; without labels, the label-free figures."""
+    """Rows of the pipeline's own clusters; without labels, the label-free figures.
+
+    Args:
+        cluster_N: int32 clusters.
+        z_ND: float32 embeddings, for the silhouette.
+        labels: for agreement with classes.
+        graph: for modularity and conductance.
+        config: size of the silhouette's sample.
+        seed: the run's seed.
+        protocol: ``consensus-final`` for clusters that are a consensus, else ``clusters-artifact``.
+    """
     (scores,) = label_free_scores(unit_rows(z_ND), [cluster_N], graph, config, seed=seed)
     nodes = labelled_nodes(labels)
     if labels is not None and len(np.unique(labels.y_N[nodes])) > 1:
@@ -82,7 +103,7 @@ def clusters_artifact_rows(
     return summarise(
         [scores],
         task="clustering",
-        protocol="clusters-artifact",
+        protocol=protocol,
         split="all",
         seed=seed,
         embedding="method",

@@ -10,6 +10,7 @@ from gcl.evaluation.classification import classification_rows, usable_splits
 from gcl.evaluation.clusters import clusters_artifact_rows, kmeans_final_rows
 from gcl.evaluation.config import EvaluateConfig
 from gcl.evaluation.links import assert_no_leak, link_rows
+from gcl.evaluation.oracle import Oracle, kmeans_oracle
 from gcl.evaluation.predictions import Predicted, predict_nodes
 from gcl.evaluation.protocols import PROTOCOLS, chosen_protocols
 from gcl.evaluation.results import EMBEDDINGS, Evaluation, EvaluationInputs, MetricRow
@@ -57,9 +58,12 @@ def evaluate_embeddings(inputs: EvaluationInputs, config: EvaluateConfig, *, see
                     ) from None
                 notes.append(f"{name}: not defined, {reason}")
         rows += _artifact_rows(inputs, config, seed=seed)
+        oracle = _oracle(inputs, config, seed=seed)
     if predicted is None:
-        return Evaluation(rows, notes=notes)
-    return Evaluation(rows + predicted.rows, predicted.predictions, predicted.curves, notes + predicted.notes)
+        return Evaluation(rows, notes=notes, oracle=oracle)
+    return Evaluation(
+        rows + predicted.rows, predicted.predictions, predicted.curves, notes + predicted.notes, oracle
+    )
 
 
 def _check(inputs: EvaluationInputs) -> None:
@@ -153,8 +157,23 @@ def _artifact_rows(inputs: EvaluationInputs, config: EvaluateConfig, *, seed: in
     if inputs.cluster_N is None:
         return []
     return clusters_artifact_rows(
-        inputs.cluster_N, inputs.embeddings["method"], inputs.labels, inputs.graph, config, seed=seed
+        inputs.cluster_N,
+        inputs.embeddings["method"],
+        inputs.labels,
+        inputs.graph,
+        config,
+        seed=seed,
+        protocol=inputs.cluster_protocol,
     )
+
+
+def _oracle(inputs: EvaluationInputs, config: EvaluateConfig, *, seed: int) -> Oracle | None:
+    if inputs.checks is None or inputs.labels is None:
+        return None
+    try:
+        return kmeans_oracle(inputs.checks, inputs.labels, config, seed=seed)
+    except NotDefined:  # the same reason as of kmeans-final, which has its note
+        return None
 
 
 def _in_order(inputs: EvaluationInputs) -> list[tuple[str, np.ndarray]]:

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
 from gcl.edge_holdout import HeldOutPairs
 from gcl.graph import Graph, Labels, Split
+
+if TYPE_CHECKING:
+    from gcl.evaluation.oracle import Oracle
 
 EMBEDDINGS = ("method", "smoothed", "random_init")
 
@@ -37,7 +40,9 @@ class EvaluationInputs:
         held_out: pairs of a link prediction run.
         held_out_rate: share of edges held out for test; it is part of the protocol's name.
         cluster_N: int32 clusters of the pipeline's own clustering.
+        cluster_protocol: what their rows are called.
         uncertainty_N: float32 uncertainty, larger is less sure, NaN where not scored.
+        checks: epoch and float32 [N, k] embeddings of each check of the run, for the label oracle alone.
     """
 
     embeddings: Mapping[str, np.ndarray]
@@ -47,7 +52,9 @@ class EvaluationInputs:
     held_out: HeldOut | None = None
     held_out_rate: float = 0.1
     cluster_N: np.ndarray | None = None
+    cluster_protocol: Literal["clusters-artifact", "consensus-final"] = "clusters-artifact"
     uncertainty_N: np.ndarray | None = None
+    checks: Iterable[tuple[int, np.ndarray]] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,8 +63,9 @@ class MetricRow:
 
     Attributes:
         task: node_classification, clustering, link_prediction or negatives.
-        protocol: name in the protocol registry, or ``clusters-artifact``.
-        split: which part it was measured on.
+        protocol: name in the protocol registry, or ``clusters-artifact``, ``consensus-final``,
+            ``kmeans-oracle``.
+        split: which part it was measured on; ``oracle`` where labels chose what was measured.
         seed: the run's seed.
         embedding: method, smoothed or random_init.
         metric: snake case; rates as fractions, not percent.
@@ -69,7 +77,7 @@ class MetricRow:
 
     task: str
     protocol: str
-    split: Literal["validation", "test", "all"]
+    split: Literal["validation", "test", "all", "oracle"]
     seed: int
     embedding: str
     metric: str
@@ -104,12 +112,13 @@ class Predictions:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Figures, predictions, curves by name as (x, y), and what was left out and why."""
+    """Figures, predictions, curves by name as (x, y), what was left out and why, and the label oracle."""
 
     metrics: list[MetricRow]
     predictions: Predictions | None = None
     curves: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    oracle: "Oracle | None" = None
 
 
 def summarise(
@@ -117,7 +126,7 @@ def summarise(
     *,
     task: str,
     protocol: str,
-    split: Literal["validation", "test", "all"],
+    split: Literal["validation", "test", "all", "oracle"],
     seed: int,
     embedding: str,
     over: str,

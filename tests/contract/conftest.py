@@ -167,6 +167,7 @@ _SAMPLES = {
         {"num_nodes": 6},
     ),
     "metrics.metrics": Sample("metrics.metrics", _metric_rows()),
+    "metrics.oracle": Sample("metrics.oracle", _metric_rows() | {"split": ["oracle", "oracle"]}),
     "predictions.predictions": Sample(
         "predictions.predictions",
         {

@@ -176,20 +176,29 @@ BREAKS: list[tuple[str, str, str, Callable[[Any], None], int | None]] = [
     ("clusters.evidence", "keys_unique", "num_clusters, measure", put("num_clusters", 2, 2), 1),
     ("clusters.evidence", "values_finite", "value", put("value", 2, -INF), 2),
     ("clusters.evidence", "values_present", "measure", put("measure", 2, None), 2),
-    ("metrics.metrics", "metrics_in_range", "metric, value", put("value", 0, 81.5), 0),
-    ("metrics.metrics", "metrics_in_range", "metric, value", put("value", 1, -1.5), 1),
-    ("metrics.metrics", "embedding_known", "embedding", put("embedding", 1, "raw"), 1),
-    ("metrics.metrics", "deviation_not_negative", "std", put("std", 1, -0.1), 1),
-    ("metrics.metrics", "counts_positive", "n", put("n", 1, 0), 1),
-    (
-        "metrics.metrics",
-        "keys_unique",
-        "task, protocol, split, seed, embedding, metric, over",
-        lambda s: s.data.update({name: [values[1]] * 2 for name, values in s.data.items()}),
-        0,
+    *(
+        entry
+        for name in ("metrics.metrics", "metrics.oracle")
+        for entry in (
+            (name, "metrics_in_range", "metric, value", put("value", 0, 81.5), 0),
+            (name, "metrics_in_range", "metric, value", put("value", 1, -1.5), 1),
+            (name, "embedding_known", "embedding", put("embedding", 1, "raw"), 1),
+            (name, "deviation_not_negative", "std", put("std", 1, -0.1), 1),
+            (name, "counts_positive", "n", put("n", 1, 0), 1),
+            (
+                name,
+                "keys_unique",
+                "task, protocol, split, seed, embedding, metric, over",
+                lambda s: s.data.update({name: [values[1]] * 2 for name, values in s.data.items()}),
+                0,
+            ),
+            (name, "values_finite", "value", put("value", 0, NAN), 0),
+            (name, "values_present", "task", put("task", 0, None), 0),
+        )
     ),
-    ("metrics.metrics", "values_finite", "value", put("value", 0, NAN), 0),
-    ("metrics.metrics", "values_present", "task", put("task", 0, None), 0),
+    ("metrics.metrics", "no_oracle_among_results", "split", put("split", 1, "oracle"), 1),
+    ("metrics.oracle", "split_is_oracle", "split", put("split", 1, "test"), 1),
+    ("metrics.oracle", "split_is_oracle", "split", put("split", 0, None), 0),
     ("predictions.predictions", "predictions_in_range", "predicted", put("predicted", 0, 3), 0),
     ("predictions.predictions", "confidence_in_range", "confidence", put("confidence", 0, -0.5), 0),
     ("predictions.predictions", "entropy_not_negative", "entropy", put("entropy", 0, -0.5), 0),

@@ -34,6 +34,7 @@ def run_record(state: PipelineState, *, preset: str | None) -> RunRecord:
         stages=[{**stage_entry(report), "seed": seed} for report in state.reports],
         metrics=[metric for metric in metrics if metric.split != "validation"],
         validation_metrics=[metric for metric in metrics if metric.split == "validation"],
+        oracle_metrics=_metrics(state, "oracle"),
         notes=_notes(state),
     )
 
@@ -61,10 +62,11 @@ def write_record(record: RunRecord, out: Path) -> None:
     replace_file(out / "run.json", (json.dumps(record.model_dump(mode="json"), indent=1) + "\n").encode())
 
 
-def _metrics(state: PipelineState) -> list[Metric]:
+def _metrics(state: PipelineState, table: str = "metrics") -> list[Metric]:
     if "metrics" not in state.artifacts:
         return []
-    rows = read_rows(state.store.open(state.artifacts["metrics"]) / "metrics.parquet")
+    path = state.store.open(state.artifacts["metrics"]) / f"{table}.parquet"
+    rows = read_rows(path) if path.exists() else []
     return [Metric.model_validate({name: row[name] for name in Metric.model_fields}) for row in rows]
 
 

@@ -29,7 +29,7 @@ class Metric(BaseModel):
 
     Attributes:
         embedding: ``method``, or a control: ``smoothed`` features, ``random_init`` encoder.
-        split: ``test``, ``validation`` or ``all``.
+        split: ``test``, ``validation`` or ``all``; ``oracle`` where labels chose what was measured.
         std: sample standard deviation over `n` repetitions; 0 for one.
         over: what was repeated: ``probe seeds``, ``splits``, ``k-means seeds``, ``encoder seeds``.
     """
@@ -54,6 +54,7 @@ class RunRecord(BaseModel):
         metrics: scores on test nodes, or on all nodes where the protocol has no split.
         validation_metrics: the same protocols on validation nodes, kept apart so that none is
             taken for a result.
+        oracle_metrics: the best check of the training, chosen with labels, and so no result either.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -68,6 +69,7 @@ class RunRecord(BaseModel):
     stages: list[dict[str, Any]]
     metrics: list[Metric]
     validation_metrics: list[Metric] = []
+    oracle_metrics: list[Metric] = []
     notes: list[str] = []
 
 

@@ -107,6 +107,7 @@ def merge_records(records: Sequence[RunRecord]) -> RunRecord:
             "stages": [stage for record in records for stage in record.stages],
             "metrics": over_seeds([record.metrics for record in records]),
             "validation_metrics": over_seeds([record.validation_metrics for record in records]),
+            "oracle_metrics": over_seeds([record.oracle_metrics for record in records]),
         }
     )
 

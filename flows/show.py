@@ -41,6 +41,8 @@ def run(record: "RunRecord", *, out: Path) -> None:
     screen.print(_stage_table(record))
     if record.metrics:
         screen.print(_metric_table(record.metrics, record.validation_metrics))
+    if record.oracle_metrics:
+        screen.print(_oracle_table(record.oracle_metrics))
     for note in record.notes:
         screen.print(f"note: {note}", markup=False)
     folders = [out] if len(record.seeds) == 1 else [out / f"seed-{seed}" for seed in record.seeds]
@@ -94,6 +96,18 @@ def _metric_table(metrics: Sequence["Metric"], validation: Sequence["Metric"]) -
         first = next(iter(row.values()))
         values = [_value(row.get(name)) for name in _EMBEDDINGS]
         table.add_row(*identity, *values, _value(held.get(identity)), f"{first.n} {first.over}")
+    return table
+
+
+def _oracle_table(metrics: Sequence["Metric"]) -> Table:
+    """What labels would have chosen: a table of its own, under a title that says so."""
+    title = "Chosen with labels, not a result: the best check of the training"
+    table = Table(title=title, title_justify="left")
+    for name, justify in (("protocol", "left"), ("metric", "left"), ("value", "right"), ("over", "left")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for metric in metrics:
+        if metric.metric in _HEADLINE:
+            table.add_row(metric.protocol, metric.metric, _value(metric), f"{metric.n} {metric.over}")
     return table
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from flows.config import STAGE_NAMES, PipelineConfig, StageName
+from gcl.errors import UnsuitableSetting
 from gcl.propagation import resolve_backend
 from tasks.artifact import Artifact
 from tasks.cluster import CLUSTER
@@ -70,8 +71,17 @@ def request_smooth(state: PipelineState) -> StageRequest:
 
 
 def request_train(state: PipelineState) -> StageRequest:
-    """Smoothed, graph (labels where the method declares it) -> model, embeddings, controls."""
+    """Smoothed, graph (labels where the method declares it) -> model, embeddings, controls, checks if asked.
+
+    Raises:
+        UnsuitableSetting: clustering will need checks and training is to take none.
+    """
     config = _train_config(state)
+    if state.config.cluster.algorithm == "consensus" and not config.train.num_checks:
+        raise UnsuitableSetting(
+            "cluster.algorithm=consensus needs checks of the training run; set train.num_checks, for example "
+            "to 20"
+        )
     labels = ("labels",) if opens_labels(config) else ()
     return TRAIN.request(
         config,
@@ -99,12 +109,16 @@ def request_uncertainty(state: PipelineState) -> StageRequest:
 
 
 def request_cluster(state: PipelineState) -> StageRequest:
-    """Embeddings, graph -> clusters. Of the labels, only the number of classes, and only if asked for."""
+    """Embeddings, graph (checks for a consensus) -> clusters.
+
+    Of the labels, only the number of classes, and only if asked for.
+    """
     asked = state.config.cluster.num_clusters == "classes"
+    checks = state.opened_if_there("checks") if state.config.cluster.algorithm == "consensus" else {}
     return CLUSTER.request(
         state.config.cluster,
         store=state.store,
-        inputs=state.opened("embeddings", "graph"),
+        inputs=state.opened("embeddings", "graph") | checks,
         facts={"seed": state.config.seed} | ({"num_classes": _num_classes(state)} if asked else {}),
         refresh=state.refreshes(CLUSTER),
     )
@@ -118,7 +132,7 @@ def request_evaluate(state: PipelineState) -> StageRequest:
         inputs=state.opened(
             "labels", "graph", "smoothed", "embeddings", "controls", "clusters", "uncertainty"
         )
-        | state.opened_if_there("negatives"),
+        | state.opened_if_there("negatives", "checks"),
         facts={"seed": state.config.seed},
         refresh=state.refreshes(EVALUATE),
     )

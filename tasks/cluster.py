@@ -1,9 +1,11 @@
 """Cluster: embeddings become clusters with soft membership, evidence for their number, and stability."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from gcl.clustering import ClusterConfig, cluster_embeddings
-from tasks.convert import read_graph, read_matrix, read_node_ids, write_columns
+from tasks.convert import read_checks, read_graph, read_matrix, read_node_ids, write_columns
 from tasks.stage import Stage
 from tasks.work import Work
 
@@ -13,7 +15,12 @@ def cluster(work: Work, config: ClusterConfig) -> None:
     z_ND = read_matrix(work.input("embeddings") / "embeddings.parquet", "z")
     graph = read_graph(work.input("graph"), with_features=False)
     clustering = cluster_embeddings(
-        z_ND, config, seed=work.seed, num_classes=work.facts.get("num_classes"), graph=graph
+        z_ND,
+        config,
+        seed=work.seed,
+        num_classes=work.facts.get("num_classes"),
+        graph=graph,
+        checks=_checks(work, num_nodes=len(z_ND)),
     )
     folder, node_ids = work.output("clusters"), read_node_ids(work.input("graph"))
     num_clusters = clustering.num_clusters
@@ -47,10 +54,23 @@ def cluster(work: Work, config: ClusterConfig) -> None:
         )
     work.describe(
         "clusters",
-        {"num_clusters": num_clusters, "stability": clustering.stability, "notes": list(clustering.notes)},
+        {
+            "algorithm": config.algorithm,
+            "num_clusters": num_clusters,
+            "stability": clustering.stability,
+            "notes": list(clustering.notes),
+        },
     )
     work.expect("clusters.clusters", num_nodes=len(z_ND), num_clusters=num_clusters)
     work.expect("clusters.centroids", num_clusters=num_clusters, embedding_size=z_ND.shape[1])
+
+
+def _checks(work: Work, *, num_nodes: int) -> Iterator[np.ndarray] | None:
+    """The embeddings of each check, one at a time; opened for a consensus alone."""
+    if "checks" not in work.inputs:
+        return None
+    path = work.input("checks") / "checks.parquet"
+    return (z_NK for _, z_NK in read_checks(path, num_nodes=num_nodes))
 
 
 CLUSTER = Stage(

@@ -1,18 +1,28 @@
 """Evaluate: the stage where labels are opened; metrics with their controls, calibrated predictions."""
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gcl.edge_holdout import HeldOutPairs
-from gcl.evaluation import EvaluateConfig, Evaluation, EvaluationInputs, LinkPairs, evaluate_embeddings
+from gcl.evaluation import (
+    EvaluateConfig,
+    Evaluation,
+    EvaluationInputs,
+    LinkPairs,
+    MetricRow,
+    evaluate_embeddings,
+)
 from gcl.evaluation.negatives import WeighedPairs, negative_weight_rows
 from gcl.graph import Labels
 from tasks.convert import (
+    read_checks,
     read_column,
     read_graph,
     read_labels,
@@ -45,7 +55,9 @@ def evaluate(work: Work, config: EvaluateConfig) -> None:
         held_out_rate=float(work.metadata("graph")["edge_holdout"]),
         held_out=_read_held_out(work.input("labels") / "held_out_edges.parquet"),
         cluster_N=read_column(work.input("clusters") / "clusters.parquet", "cluster"),
+        cluster_protocol=_cluster_protocol(work),
         uncertainty_N=read_column(work.input("uncertainty") / "uncertainty.parquet", "uncertainty"),
+        checks=_checks(work),
     )
     evaluation = evaluate_embeddings(inputs, config, seed=work.seed)
     if "negatives" in work.inputs:
@@ -58,12 +70,25 @@ def evaluate(work: Work, config: EvaluateConfig) -> None:
 def _refuse_other_graph(work: Work) -> None:
     """Everything that is judged must have been made from the very graph it is judged on."""
     graph = work.inputs["graph"].digest
-    for kind in ("smoothed", "embeddings", "controls"):
+    for kind in ("smoothed", "embeddings", "controls", *(["checks"] if "checks" in work.inputs else [])):
         if (found := work.metadata(kind).get("graph")) != graph:
             raise EmbeddingsOfAnotherGraph(
                 f"{kind} were made from graph {found}, not from {graph}; edges held out of this graph may be "
                 "known to them"
             )
+
+
+def _cluster_protocol(work: Work) -> Literal["clusters-artifact", "consensus-final"]:
+    is_consensus = work.metadata("clusters").get("algorithm") == "consensus"
+    return "consensus-final" if is_consensus else "clusters-artifact"
+
+
+def _checks(work: Work) -> Iterator[tuple[int, np.ndarray]] | None:
+    """The checks of the run, one at a time, if it has any; for the label oracle."""
+    if "checks" not in work.inputs:
+        return None
+    num_nodes = int(work.metadata("checks")["num_nodes"])
+    return read_checks(work.input("checks") / "checks.parquet", num_nodes=num_nodes)
 
 
 def _read_held_out(path: Path) -> LinkPairs | None:
@@ -87,11 +112,20 @@ def _read_pairs(path: Path) -> WeighedPairs:
 
 
 def _write_metrics(work: Work, evaluation: Evaluation) -> None:
-    rows = [asdict(row) for row in evaluation.metrics]
+    """Write the results; what labels chose goes to a table of its own."""
+    folder, oracle = work.output("metrics"), evaluation.oracle
+    write_columns(folder / "metrics.parquet", "metrics.metrics", _columns(evaluation.metrics))
+    facts: dict[str, Any] = {"notes": list(evaluation.notes)}
+    if oracle is not None:
+        write_columns(folder / "oracle.parquet", "metrics.oracle", _columns(oracle.rows))
+        facts["oracle"] = {"epoch": oracle.epoch, "num_checks": oracle.num_checks}
+    work.describe("metrics", facts)
+
+
+def _columns(metrics: Sequence[MetricRow]) -> dict[str, list[Any]]:
+    rows = [asdict(row) for row in metrics]
     names = ("task", "protocol", "split", "seed", "embedding", "metric", "value", "std", "n", "over")
-    columns = {name: [row[name] for row in rows] for name in names}
-    write_columns(work.output("metrics") / "metrics.parquet", "metrics.metrics", columns)
-    work.describe("metrics", {"notes": list(evaluation.notes)})
+    return {name: [row[name] for row in rows] for name in names}
 
 
 def _write_predictions(work: Work, evaluation: Evaluation, labels: Labels | None) -> None:

@@ -44,6 +44,7 @@ def report(work: Work, config: ReportConfig) -> None:
             title=config.title,
             graph=work.metadata("graph"),
             metrics=_metric_rows(work),
+            oracle=_oracle(work),
             notes=[note for kind in _NOTED for note in work.metadata(kind).get("notes", [])],
             clusters=work.metadata("clusters"),
             predictions=work.metadata("predictions"),
@@ -93,6 +94,14 @@ def _metric_rows(work: Work) -> list[dict[str, Any]]:
         entry = rows.setdefault(identity, {**row, "headline": row["metric"] in _HEADLINE, "values": {}})
         entry["values"][row["embedding"]] = row
     return list(rows.values())
+
+
+def _oracle(work: Work) -> dict[str, Any] | None:
+    """What labels would have chosen, for a box of its own; None where there was nothing to choose."""
+    path = work.input("metrics") / "oracle.parquet"
+    if not path.exists():
+        return None
+    return {**work.metadata("metrics")["oracle"], "rows": read_rows(path)}
 
 
 def _figure(plot: Plot) -> dict[str, str]:

@@ -62,6 +62,7 @@ def test_merged_records_keep_every_seed_and_stage() -> None:
         RunRecord(
             config={}, seeds=(seed,), versions={}, device="cpu", machine={}, store="s",
             stages=[{"stage": "train", "seed": seed}], metrics=[metric(float(seed))],
+            oracle_metrics=[metric(10.0 + seed, protocol="kmeans-oracle", split="oracle")],
         )
         for seed in (1, 2)
     ]  # fmt: skip
@@ -69,3 +70,5 @@ def test_merged_records_keep_every_seed_and_stage() -> None:
     assert merged.seeds == (1, 2)
     assert [stage["seed"] for stage in merged.stages] == [1, 2]
     assert merged.metrics[0].value == 1.5
+    assert len(merged.metrics) == len(merged.oracle_metrics) == 1
+    assert (merged.oracle_metrics[0].value, merged.oracle_metrics[0].n) == (11.5, 2)

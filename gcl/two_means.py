@@ -4,6 +4,7 @@ AUGCL parts the similarities of each anchor in two; a row's numbers are one-dime
 found by sorting, without starts or iterations. Shape legend: B rows, M numbers a row.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,7 +23,8 @@ class TwoMeans(NamedTuple):
     Attributes:
         is_upper_BM: bool, whether a value lies in the upper group; False where it is NaN. A row that cannot
             be cut is all upper.
-        threshold_B: largest value of the lower group; minus infinity in a row of a single group.
+        threshold_B: between the groups, where possible halfway, so that values computed again, with
+            other round-off, fall on the same side; minus infinity in a row of a single group.
         cost_B: float64, sum of squared distances to the mean of the own group.
     """
 
@@ -68,7 +70,7 @@ def positive_group(partition: TwoMeans, positive_B: Tensor) -> Tensor:
 
 
 def _best_cuts(value_bM: Tensor) -> tuple[Tensor, Tensor]:
-    """Largest value of the lower group, and cost, of each row of a block."""
+    """Threshold between the groups, and cost, of each row of a block."""
     sorted_bM = _sorted_rows(value_bM)
     has_holes = bool(sorted_bM[:, -1].isnan().any())
     if has_holes:
@@ -83,13 +85,21 @@ def _best_cuts(value_bM: Tensor) -> tuple[Tensor, Tensor]:
     gain_bM = _running_sums(centred_bM).square_().mul_(_gain_scale(count_b1, sorted_bM.shape[1]))
     gain_b, cut_b = gain_bM.max(1)
     # A cut between equal values would part them by their order alone. It is hardly ever the best one.
-    next_b = (cut_b + 1).clamp(max=sorted_bM.shape[1] - 1)[:, None]
-    if bool((sorted_bM.gather(1, next_b) <= sorted_bM.gather(1, cut_b[:, None])).any()):
+    low_b, high_b = _ends(sorted_bM, cut_b)
+    if bool((high_b <= low_b).any()):
         gain_bM[:, :-1].masked_fill_(~(sorted_bM[:, 1:] > sorted_bM[:, :-1]), 0.0)
         gain_b, cut_b = gain_bM.max(1)
-    lower_end_b = sorted_bM.gather(1, cut_b[:, None])[:, 0]
-    threshold_b = torch.where(gain_b > 0, lower_end_b, -torch.inf)
+        low_b, high_b = _ends(sorted_bM, cut_b)
+    middle_b = low_b + (high_b - low_b) / 2
+    threshold_b = torch.where(middle_b < high_b, middle_b, low_b)
+    threshold_b = torch.where(gain_b > 0, threshold_b, -torch.inf)
     return threshold_b, (square_b - gain_b).clamp(min=0.0)
+
+
+def _ends(sorted_bM: Tensor, cut_b: Tensor) -> tuple[Tensor, Tensor]:
+    """The value before each row's cut, and the one after it."""
+    next_b = (cut_b + 1).clamp(max=sorted_bM.shape[1] - 1)
+    return sorted_bM.gather(1, cut_b[:, None])[:, 0], sorted_bM.gather(1, next_b[:, None])[:, 0]
 
 
 def _gain_scale(count_b1: Tensor, width: int) -> Tensor:
@@ -215,4 +225,14 @@ class TwoGaussians:
             self.top_mean_B1[first:last],
             self.coefficient_B13[first:last],
             self.is_parted_B1[first:last],
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence["TwoGaussians"]) -> "TwoGaussians":
+        """The Gaussians of consecutive blocks of rows as one."""
+        return cls(
+            torch.cat([part.low_mean_B1 for part in parts]),
+            torch.cat([part.top_mean_B1 for part in parts]),
+            torch.cat([part.coefficient_B13 for part in parts]),
+            torch.cat([part.is_parted_B1 for part in parts]),
         )

@@ -133,3 +133,10 @@ def test_rows_are_cut_out_of_the_gaussians():
     gaussians = TwoGaussians.fit(value_BM, two_means(value_BM).is_upper_BM)
     part = gaussians.rows(5, 9).log_odds(value_BM[5:9])
     assert torch.equal(part, gaussians.log_odds(value_BM)[5:9])
+
+
+def test_the_threshold_lies_halfway_and_never_on_the_upper_side():
+    above = torch.nextafter(torch.tensor(1.0), torch.tensor(2.0)).item()
+    partition = two_means(torch.tensor([[1.0, 2.0, 2.0], [1.0, above, above]]))
+    assert partition.threshold_B[0].item() == 1.5
+    assert partition.is_upper_BM.tolist() == [[False, True, True]] * 2

@@ -139,7 +139,8 @@ def _minimise(
         theta,
         jac=True,
         method="L-BFGS-B",
-        options={"maxiter": 500, "gtol": 1e-7, "ftol": 1e-13},
+        # Tighter ones cost twice the time and changed no prediction of 7,650 (Amazon Photo, 11 penalties).
+        options={"maxiter": 500, "gtol": 1e-5, "ftol": 1e-9},
     )
     return np.asarray(found.x)
 

@@ -116,6 +116,7 @@ def _run_cells(
         machine=machine(),
     )
     out.mkdir(parents=True, exist_ok=True)
+    (out / "failure.json").unlink(missing_ok=True)
     for number, (cell, config) in enumerate(zip(cells, configs, strict=True)):
         report(Progress("study", number, len(cells), cell.label))
         record = record.model_copy(update={"cells": [*record.cells, _run_cell(cell, config, chosen, store)]})

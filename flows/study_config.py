@@ -44,7 +44,9 @@ class StudyVariant(Config):
 
     name: str = Field(pattern=_NAME, description="name in tables and for --only")
     about: str = Field("", description="what is different, in a line")
-    preset: str | None = Field(None, description="preset instead of the data set's")
+    preset: str | None = Field(
+        None, description="preset instead of the data set's; {dataset} stands for the data set's name"
+    )
     settings: tuple[str, ...] = Field((), description="KEY=VALUE settings of this variant")
 
 
@@ -283,7 +285,7 @@ def _cell(
         variant=variant.name,
         point=dict(point),
         seed=seed,
-        preset=variant.preset or dataset.preset,
+        preset=(variant.preset or dataset.preset).replace("{dataset}", dataset.name),
         overrides=tuple(override for layer in layers for override in layer),
         places=dataset.paths,
     )

@@ -25,6 +25,8 @@ WATCHED_ANCHORS, WATCHED_CANDIDATES = 128, 1024
 """Nodes whose pairs are watched: evenly spaced, and few enough that watching costs nothing."""
 WEIGHED_ANCHORS = 256
 """Anchors whose weights over all nodes are held at once."""
+KEPT_TILES_BYTES = 1 << 29
+"""Logits up to this size (8,192 nodes with one head) are kept for the backward pass, not computed again."""
 
 
 class NmlGcl(GraphViewsMethod):
@@ -137,6 +139,7 @@ class NmlGcl(GraphViewsMethod):
             metric_sign=self.config.metric_sign,
             include_self=self.config.include_self,
             kl_weight=self.kl_weight(len(u_ND)),
+            keep_tiles_bytes=KEPT_TILES_BYTES,
         )
         terms = {"loss": found.loss, "contrastive_loss": found.contrast, "kl_divergence": found.kl}
         if not is_metric_step:

@@ -217,6 +217,18 @@ def test_free_weights_fall_as_similarity_rises_and_satisfy_the_stationary_point(
     assert (m.gather(1, order).diff(dim=1) <= 1e-9).all()
 
 
+@HEADS
+def test_kept_tiles_give_the_same_bits(num_heads):
+    leaves = operands(40, num_heads, dtype=torch.float32)
+    found = []
+    for budget in (0, 1 << 20):
+        u, v, *rows = leaves
+        given = {"temperature": 0.6, "kl_weight": 1.0, "block_size": 16, "keep_tiles_bytes": budget}
+        loss = nml_loss(u, v, MetricRows(*rows), **given).loss
+        found.append([loss, *torch.autograd.grad(loss, leaves)])
+    assert all(one.equal(other) for one, other in zip(*found, strict=True))
+
+
 def test_settings_out_of_range_are_refused():
     u, v, *rows = operands()
     metric = MetricRows(*rows)

@@ -6,6 +6,7 @@ skips the epochs it has finished, so what was taken in them must have outlived t
 """
 
 import hashlib
+import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -108,7 +109,8 @@ class CheckFolder:
         self.folder.mkdir(parents=True, exist_ok=True)
         z_NK, kept_share = compress(z_ND)
         notes = {"kept_share": kept_share.hex(), "sha256": hashlib.sha256(z_NK.tobytes()).hexdigest()}
-        write_atomically(self._path(epoch), save({"z": z_NK}, metadata=notes))
+        content = save({"z": z_NK}, metadata={"check": json.dumps(notes)})  # one entry: they have no order
+        write_atomically(self._path(epoch), content)
 
     def first_missing(self) -> int | None:
         """The first epoch whose check is not there whole; None where all are."""
@@ -139,9 +141,10 @@ class CheckFolder:
 
         try:
             with safe_open(self._path(epoch), "numpy") as file:
-                z_NK, notes = file.get_tensor("z"), file.metadata() or {}
+                z_NK, metadata = file.get_tensor("z"), file.metadata() or {}
         except SafetensorError as error:
             raise ValueError(str(error)) from None
+        notes = json.loads(metadata.get("check", "{}"))
         if hashlib.sha256(z_NK.tobytes()).hexdigest() != notes.get("sha256"):
             raise ValueError("its values do not match their checksum")
         return Check(epoch, z_NK, float.fromhex(notes["kept_share"]))

@@ -151,7 +151,7 @@ def finished_cell(cell: Cell, run: RunRecord, store: Store) -> CellRecord:
         device=run.device,
         metrics=run.metrics,
         validation_metrics=run.validation_metrics,
-        oracle_metrics=getattr(run, "oracle_metrics", []),
+        oracle_metrics=run.oracle_metrics,
         history=_last_epoch(folders["train"] / "model" / "history.parquet") if "train" in folders else {},
         seconds=seconds,
         peak_rss_bytes={stage: int(found["peak_rss_bytes"]) for stage, found in timing.items() if found},

@@ -1,0 +1,226 @@
+"""docs/results.md from what is kept: ours, its controls, official code and published figures together."""
+
+import json
+import math
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from flows.study_record import StudyRecord
+from flows.study_tables import markdown_table, study_markdown
+
+INTRODUCTION = """# Results
+
+Made by `python benchmarks/results.py page` from the JSON files in `benchmarks/results`, and from
+`benchmarks/published.toml`. A figure of ours is a mean over encoder seeds with its sample standard deviation,
+in percent. Beside a method stand two controls with the same head and budget: the smoothed features
+themselves, and the untrained encoder. Presets were chosen on validation accuracy of node classification alone
+and committed before any test figure was computed; validation stands beside test.
+
+Published figures stand as published, each with its source: *paper*, *code* (the authors' repository), *table*
+(somebody else's table), *rerun* (an independent run of it); *measured* is the authors' code, or its algorithm
+checked against it, as run by us. In clustering, figures whose epoch was chosen with labels (class O) stand in
+a table of their own: they compare with nothing else. Class F is the last epoch or a fixed schedule.
+"""
+METRICS = {
+    "node_classification": ("accuracy", "macro_f1"),
+    "clustering": ("accuracy", "nmi", "ari", "macro_f1"),
+    "link_prediction": ("auc", "average_precision"),
+}
+TITLES = {
+    "accuracy": "accuracy", "macro_f1": "macro-F1", "nmi": "NMI", "ari": "ARI", "auc": "AUC",
+    "average_precision": "AP",
+}  # fmt: skip
+CONTROLS = {"smoothed": "smoothed features", "random_init": "untrained encoder"}
+SOURCES = ("paper", "code", "table", "rerun", "measured")
+Record = dict[str, Any]
+
+
+def render(results: Path, published: Path) -> str:
+    """The page.
+
+    Args:
+        results: folder of the kept JSON, with ``studies/`` and ``shortfalls.md``.
+        published: the TOML of published figures and targets.
+    """
+    kept = [json.loads(path.read_text()) for path in sorted(results.glob("*.json"))]
+    runs = [record for record in kept if "metrics" in record]
+    figures = tomllib.loads(published.read_text())
+    parts = [INTRODUCTION]
+    for dataset in dict.fromkeys(run["config"]["dataset"]["name"] for run in runs):
+        own = [run for run in runs if run["config"]["dataset"]["name"] == dataset]
+        parts += [f"## {dataset}\n", *_dataset(dataset, own, figures)]
+    studies = [
+        StudyRecord.model_validate_json(path.read_text())
+        for path in sorted((results / "studies").glob("*.json"))
+    ]
+    if studies:
+        parts.append("## Studies\n\nMade by `gclflow study NAME`; see [studies](studies.md).\n")
+        parts += [study_markdown(study, level=3) for study in studies]
+    parts.append((results / "shortfalls.md").read_text())
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _dataset(dataset: str, runs: Sequence[Record], figures: Record) -> Iterator[str]:
+    """The sections of one data set: a table a task and protocol, then how the runs were made."""
+    found = dict.fromkeys((m["task"], _group(m)) for run in runs for m in run["metrics"])
+    for task, protocol in found:
+        if task in METRICS:
+            yield from _section(dataset, task, protocol, runs, figures)
+    if oracle := _oracle_table(dataset, runs, figures):
+        yield from ("### clustering, epoch chosen with labels (class O): no results\n", *oracle, "")
+    yield from ("### How these runs were made\n", *(_making(run) for run in runs))
+
+
+def _group(metric: Record) -> str:
+    """Clustering protocols share a table, whose rows name them; the others have one each."""
+    return "clustering" if metric["task"] == "clustering" else str(metric["protocol"])
+
+
+def _section(
+    dataset: str, task: str, protocol: str, runs: Sequence[Record], figures: Record
+) -> Iterator[str]:
+    metrics = METRICS[task]
+    rows = [row for run in runs for row in _own_rows(run, task, protocol)]
+    rivals, num_recalled = _published_rows(figures, dataset, task, protocol, classes=("F", "?", ""))
+    is_clustering = task == "clustering"
+    what = (
+        "clustering, number of clusters known" if is_clustering else f"{task.replace('_', ' ')}, {protocol}"
+    )
+    yield f"### {what}\n"
+    header = ["method", *(TITLES[m] for m in metrics), "accuracy, validation", "over or source"]
+    if is_clustering:
+        header.remove("accuracy, validation")
+        rows = [[*row[:-2], row[-1]] for row in rows]
+        rivals = [[*row[:-2], row[-1]] for row in rivals]
+    yield from markdown_table(header, rows + rivals)
+    yield ""
+    if num_recalled:
+        yield f"{num_recalled} figures quoted from memory are kept out until they are confirmed.\n"
+    yield from _targets(dataset, task, protocol, runs, figures)
+
+
+def _own_rows(run: Record, task: str, protocol: str) -> Iterator[list[str]]:
+    """The method, then its controls; in clustering a row a protocol."""
+    metrics = [m for m in run["metrics"] if m["task"] == task and _group(m) == protocol]
+    held = [m for m in run["validation_metrics"] if m["task"] == task and _group(m) == protocol]
+    for name, embedding in dict.fromkeys((m["protocol"], m["embedding"]) for m in metrics):
+        rows = {m["metric"]: m for m in metrics if (m["protocol"], m["embedding"]) == (name, embedding)}
+        validation = [
+            m for m in held if (m["protocol"], m["embedding"], m["metric"]) == (name, embedding, "accuracy")
+        ]
+        first = next((rows[m] for m in METRICS[task] if m in rows), None)
+        if first is None:
+            continue
+        title = f"**{_title(run)}**" if embedding == "method" else f"{_title(run)}: {CONTROLS[embedding]}"
+        yield [
+            title + (f", {name}" if task == "clustering" else ""),
+            *(_spread(rows.get(m)) for m in METRICS[task]),
+            _spread(validation[0] if validation else None),
+            f"ours, {first['n']} {first['over'] or 'run'}",
+        ]
+
+
+def _title(run: Record) -> str:
+    """The method, and what the run's name adds to data set and method."""
+    dataset, method = run["config"]["dataset"]["name"], run["config"]["method"]["name"]
+    rest = run["name"].removeprefix(f"{dataset}-").removeprefix(method).strip("-_ ")
+    return method + (f" ({rest})" if rest else "")
+
+
+def _published_rows(
+    figures: Record, dataset: str, task: str, protocol: str, *, classes: Sequence[str]
+) -> tuple[list[list[str]], int]:
+    """Rows of published figures, best first, measured ones before; and how many are left out as recalled."""
+    found: list[tuple[tuple[bool, float], list[str]]] = []
+    num_recalled = 0
+    for table in figures["tables"]:
+        if (table["task"], table["protocol"]) != (task, protocol):
+            continue
+        for row in table["rows"]:
+            if dataset not in row or row.get("class", "") not in classes:
+                continue
+            if row["tag"] not in SOURCES:
+                num_recalled += 1
+                continue
+            values = dict(zip(table["metrics"], row[dataset], strict=True))
+            cells = [_number(values.get(m)) for m in METRICS[task]]
+            kind = f"class {row['class']}, " if row.get("class") else ""
+            note = f"; {row['note']}" if "note" in row else ""
+            best = next((value for value in row[dataset] if not math.isnan(value)), 0.0)
+            line = [row["method"], *cells, "-", f"{kind}{row['tag']}{note}"]
+            found.append(((row["tag"] != "measured", -best), line))
+    return [line for _, line in sorted(found, key=lambda item: item[0])], num_recalled
+
+
+def _oracle_table(dataset: str, runs: Sequence[Record], figures: Record) -> list[str]:
+    rows = [
+        row
+        for run in runs
+        for row in _own_rows(
+            {**run, "metrics": run.get("oracle_metrics", []), "validation_metrics": []},
+            "clustering",
+            "clustering",
+        )
+    ]
+    rivals, _ = _published_rows(figures, dataset, "clustering", "clustering", classes=("O",))
+    if not rows + rivals:
+        return []
+    header = ["method", *(TITLES[m] for m in METRICS["clustering"]), "over or source"]
+    return markdown_table(header, ([*row[:-2], row[-1]] for row in rows + rivals))
+
+
+def _targets(
+    dataset: str, task: str, protocol: str, runs: Sequence[Record], figures: Record
+) -> Iterator[str]:
+    """What was aimed at, and how far each of ours is from it; what falls short is said."""
+    for target in figures["targets"]:
+        if (target["task"], target["protocol"]) != (task, protocol) or dataset not in target["values"]:
+            continue
+        for metric, aim in zip(target["metrics"], target["values"][dataset], strict=True):
+            found = [
+                f"{_title(run)}{f', {name}' if task == 'clustering' else ''} {_verdict(100 * value - aim)}"
+                for run in runs
+                for name, value in _scores(run, task, protocol, metric)
+            ]
+            if found:
+                yield f"- Aim {TITLES[metric]} {aim:.2f}: {'; '.join(found)}."
+    yield ""
+
+
+def _scores(run: Record, task: str, protocol: str, metric: str) -> Iterator[tuple[str, float]]:
+    """The method's figures by protocol; the pipeline's own clusters repeat those of kmeans-final."""
+    for m in run["metrics"]:
+        is_it = (m["task"], _group(m), m["embedding"], m["metric"]) == (task, protocol, "method", metric)
+        if is_it and m["value"] is not None and m["protocol"] != "clusters-artifact":
+            yield m["protocol"], m["value"]
+
+
+def _verdict(gap: float) -> str:
+    return f"reached it (+{gap:.2f})" if gap >= 0 else f"**missed it by {-gap:.2f}**"
+
+
+def _making(run: Record) -> str:
+    machine, versions = run["machine"], run["versions"]
+    times = ", ".join(f"{stage} {value:.1f}" for stage, value in run["stage_seconds"].items())
+    peak, memory = run["peak_rss_bytes"] / 2**20, machine["memory_bytes"] / 2**30
+    notes = "".join(f"  Note: {note}.\n" for note in run["notes"])
+    return (
+        f"- {_title(run)}: `{run['command']}`\n"
+        f"  Seconds a stage, median over seeds: {times}. Peak memory {peak:.0f} MB.\n"
+        f"  {machine['platform']}, {machine['cores']} cores, {memory:.0f} GB; Python {versions['python']}, "
+        f"torch {versions['torch']}, scikit-learn {versions['scikit-learn']}.\n{notes}"
+    )
+
+
+def _spread(metric: Record | None) -> str:
+    """Mean and deviation in percent, or a dash."""
+    if metric is None or metric["value"] is None:
+        return "-"
+    text = f"{100 * metric['value']:.2f}"
+    return text if metric["n"] == 1 else f"{text} ± {100 * (metric['std'] or 0):.2f}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.2f}"

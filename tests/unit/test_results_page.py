@@ -1,0 +1,115 @@
+"""The results page: everything kept is on it, nothing recalled is, and what falls short is said."""
+
+import importlib.util
+import json
+import math
+import tomllib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BENCHMARKS = REPOSITORY / "benchmarks"
+PUBLISHED = BENCHMARKS / "published.toml"
+
+
+@pytest.fixture(scope="module")
+def pages() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("results_page", BENCHMARKS / "results_page.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def metric(name: str, value: float, **changes: Any) -> dict[str, Any]:
+    return {
+        "task": "clustering", "protocol": "kmeans-final", "split": "all", "embedding": "method",
+        "metric": name, "value": value, "std": 0.01, "n": 10, "over": "encoder seeds",
+    } | changes  # fmt: skip
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """One kept run of a method on BAT, with its controls and the oracle."""
+    run = {
+        "name": "bat-hsan-released",
+        "command": "gclflow run --preset bat-hsan",
+        "config": {"dataset": {"name": "bat"}, "method": {"name": "hsan"}},
+        "versions": {"python": "3", "torch": "2", "scikit-learn": "1"},
+        "machine": {"platform": "Linux", "cores": 2, "memory_bytes": 2**30},
+        "metrics": [metric("accuracy", 0.7512), metric("nmi", 0.54),
+                    metric("accuracy", 0.5801, embedding="smoothed")],
+        "validation_metrics": [],
+        "oracle_metrics": [metric("accuracy", 0.7777, protocol="kmeans-oracle", split="oracle")],
+        "stage_seconds": {"train": 3.0},
+        "peak_rss_bytes": 2**20,
+        "notes": ["a note"],
+    }  # fmt: skip
+    (tmp_path / "bat-hsan-released.json").write_text(json.dumps(run))
+    (tmp_path / "shortfalls.md").write_text("## What falls short\n\nThis.\n")
+    return tmp_path
+
+
+def test_ours_its_controls_the_official_code_and_published_figures_stand_side_by_side(
+    pages: ModuleType, results: Path
+) -> None:
+    text = pages.render(results, PUBLISHED)
+    assert "| **hsan (released)**, kmeans-final | 75.12 ± 1.00 | 54.00 ± 1.00 | - | - |" in text
+    assert "| hsan (released): smoothed features, kmeans-final | 58.01 ± 1.00 |" in text
+    assert "| HSAN, official code: last check, k-means++ | 76.34 |" in text
+    assert "class F, measured" in text
+    assert "Note: a note." in text
+    assert text.endswith("This.\n")
+
+
+def test_what_falls_short_of_the_aim_is_said(pages: ModuleType, results: Path) -> None:
+    text = pages.render(results, PUBLISHED)
+    assert "- Aim accuracy 76.50: hsan (released), kmeans-final **missed it by 1.38**." in text
+    assert "- Aim NMI 53.00: hsan (released), kmeans-final reached it (+1.00)." in text
+
+
+def test_figures_chosen_with_labels_stand_in_a_table_of_their_own(pages: ModuleType, results: Path) -> None:
+    honest, _, apart = pages.render(results, PUBLISHED).partition("epoch chosen with labels (class O)")
+    _, _, honest = honest.partition("## bat")
+    assert "77.77" not in honest
+    assert "class O" not in honest
+    assert "kmeans-oracle | 77.77" in apart
+    assert "| HSAN | 77.15 |" in apart
+
+
+def test_recalled_figures_are_counted_and_not_printed(pages: ModuleType, results: Path) -> None:
+    kept = json.loads((BENCHMARKS / "results" / "cora-dmat_i.json").read_text())
+    (results / "cora-dmat_i.json").write_text(json.dumps(kept))
+    text = pages.render(results, PUBLISHED)
+    recalled = [
+        row
+        for table in tomllib.loads(PUBLISHED.read_text())["tables"]
+        for row in table["rows"]
+        if row["tag"] == "recalled" and table["protocol"] == "planetoid-public" and "cora" in row
+    ]
+    assert f"{len(recalled)} figures quoted from memory are kept out" in text
+    assert not any(f"| {row['method']} |" in text for row in recalled)
+
+
+def test_published_figures_say_their_source_and_class_and_have_a_value_a_metric() -> None:
+    document = tomllib.loads(PUBLISHED.read_text())
+    tags = {"paper", "code", "table", "rerun", "measured", "recalled"}
+    for table in document["tables"]:
+        for row in table["rows"]:
+            assert row["tag"] in tags
+            assert (table["task"] == "clustering") == (row.get("class") in ("O", "F", "?"))
+            values = {k: v for k, v in row.items() if k not in ("method", "tag", "class", "note")}
+            assert values
+            for numbers in values.values():
+                assert len(numbers) == len(table["metrics"])
+                assert all(math.isnan(number) or 0 < number < 100 for number in numbers)
+    assert all(len(v) == len(t["metrics"]) for t in document["targets"] for v in t["values"].values())
+
+
+def test_the_page_is_what_the_kept_results_give(pages: ModuleType) -> None:
+    made = pages.render(BENCHMARKS / "results", PUBLISHED)
+    assert (REPOSITORY / "docs" / "results.md").read_text() == made, "run python benchmarks/results.py page"

@@ -9,8 +9,9 @@
 One step is forward and backward. Each contender runs in a process of its own; ours runs before and after the
 dense one, so that a busy machine hits both, and the ratio takes the mean of the two. Peak memory is the
 largest resident set of that process (VmHWM: Python, torch and data included), and beside it what it grew
-over the resident set before the data were made, after a warm-up on 256 nodes. Seconds are wall clock; processor seconds are less
-sensitive to neighbours. Results go to benchmarks/results/losses.json, a case to a key.
+over the resident set before the data were made, after a warm-up on 256 nodes. Seconds are wall clock. On a
+machine with other work take `--threads 1` and compare processor seconds: threads that wait for a neighbour
+to give back a core count as working. Results go to benchmarks/results/losses.json, a case to a key.
 """
 
 import argparse
@@ -169,7 +170,11 @@ def in_child(
 ) -> dict[str, Any]:
     """`measure` in a fresh process."""
     arguments = [case, variant, str(num_nodes), str(num_repeats), dtype]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE)])}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE)]),
+        "DGLBACKEND": "pytorch",  # else dgl writes a line
+    }
     done = subprocess.run(
         [sys.executable, __file__, "measure", *arguments],
         env=environment,
@@ -281,7 +286,10 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=COMPUTERS_NODES)
     parser.add_argument("--slope-nodes", type=int, default=7_500, help="smallest N of the slope")
     parser.add_argument("--no-keep", action="store_true", help="leave benchmarks/results/losses.json alone")
+    parser.add_argument("--threads", type=int, help="threads of each contender; all cores if not given")
     options = parser.parse_args()
+    if options.threads:
+        os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(options.threads)
     for name in RUNS if options.case == "all" else [options.case]:
         print(name)
         result = RUNS[name](options)

@@ -1,0 +1,27 @@
+"""Settings of ProGCL."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from gcl.methods.configs.grace import GraceConfig
+
+
+class ProGclConfig(GraceConfig):
+    """ProGCL: GRACE until `start_epoch`, then negatives weighted by a mixture of their similarities."""
+
+    name: Literal["progcl"] = Field("progcl", description="the method: progcl")  # type: ignore[assignment]
+    # Released code: the mixture is fitted once, at epoch 400, to 100 random columns of the similarities, by
+    # 10 iterations from a share of false negatives of .05 (.15 for one data set).
+    start_epoch: int = Field(
+        400, ge=1, le=1_000_000, description="epochs of plain GRACE before the mixture is fitted: count >= 1"
+    )
+    initial_false_share: float = Field(
+        0.05, gt=0, lt=1, description="share of false negatives that the fit starts from, in (0, 1)"
+    )
+    num_fit_columns: int = Field(
+        100, ge=1, le=10_000, description="nodes whose similarities with all are fitted to: count >= 1"
+    )
+    num_fit_iterations: int = Field(
+        10, ge=1, le=1000, description="iterations of expectation-maximisation: count >= 1"
+    )

@@ -16,6 +16,7 @@ _EXPORTS = {
     "Labels": "gcl.graph",
     "SmoothingConfig": "gcl.smoothing",
     "cluster_embeddings": "gcl.clustering",
+    "read_dataset": "gcl.dataset",
     "smooth_features": "gcl.smoothing",
 }
 

@@ -2,6 +2,7 @@
 
 from gcl.clustering import ClusterConfig as ClusterConfig
 from gcl.clustering import cluster_embeddings as cluster_embeddings
+from gcl.dataset import read_dataset as read_dataset
 from gcl.estimator import ContrastiveEmbedding as ContrastiveEmbedding
 from gcl.graph import Graph as Graph
 from gcl.graph import Labels as Labels

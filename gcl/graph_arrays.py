@@ -4,14 +4,14 @@ Shape legend: N nodes, E edges as given, F features.
 """
 
 import tempfile
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
 
-from gcl.edges import EdgePolicy, canonical_edges
+from gcl.edges import EdgeChunk, EdgePolicy, canonical_edges
 from gcl.errors import InvalidGraph
 from gcl.graph import Features, Graph, Labels
 from gcl.readers.base import edge_arrays
@@ -53,7 +53,7 @@ def from_edges(
     src_E, dst_E = _positions(src, "src"), _positions(dst, "dst")
     if len(src_E) != len(dst_E):
         raise ValueError(f"src has {len(src_E)} entries, dst {len(dst_E)}: an edge has one of each")
-    x_NF = None if x is None else _features(x)
+    x_NF = None if x is None else checked_features(x)
     if num_nodes is None and node_ids is not None:
         num_nodes = len(node_ids)
     if num_nodes is None:
@@ -63,23 +63,42 @@ def from_edges(
         raise ValueError(f"x has {x_NF.shape[0]} rows for {num_nodes} nodes: a row a node is needed")
     if node_ids is not None and len(node_ids) != num_nodes:
         raise ValueError(f"{len(node_ids)} node ids for {num_nodes} nodes")
+    chunks = edge_arrays(src_E, dst_E, _weights(weight, len(src_E)))()
     policy = EdgePolicy(self_loops=self_loops, one_way="keep" if directed else "symmetrise")
+    return graph_of_chunks(chunks, num_nodes=num_nodes, policy=policy, x_NF=x_NF, node_ids=node_ids)
+
+
+def graph_of_chunks(
+    chunks: Iterable[EdgeChunk],
+    *,
+    num_nodes: int,
+    policy: EdgePolicy,
+    x_NF: Features | None = None,
+    node_ids: tuple[Hashable, ...] | None = None,
+) -> Graph:
+    """A graph from a stream of raw edges, brought into canonical form.
+
+    Args:
+        chunks: raw edges.
+        num_nodes: N.
+        policy: what to do with self-loops, repeats and one-way edges.
+        x_NF: float32 features.
+        node_ids: what the nodes are called outside.
+
+    Raises:
+        InvalidGraph: edges that break a rule.
+    """
     with tempfile.TemporaryDirectory(prefix="gclflow-edges-") as scratch:
-        edges = canonical_edges(
-            edge_arrays(src_E, dst_E, _weights(weight, len(src_E)))(),
-            num_nodes=num_nodes,
-            policy=policy,
-            scratch=Path(scratch),
-        )
-        chunks = list(edges)
+        edges = canonical_edges(chunks, num_nodes=num_nodes, policy=policy, scratch=Path(scratch))
+        kept = list(edges)
     empty = np.empty(0, np.int64)
-    has_weights = bool(chunks) and chunks[0].weight is not None
+    weights = [chunk.weight for chunk in kept if chunk.weight is not None]
     return Graph(
         num_nodes=num_nodes,
-        src_E=np.concatenate([empty, *(chunk.src for chunk in chunks)]),
-        dst_E=np.concatenate([empty, *(chunk.dst for chunk in chunks)]),
+        src_E=np.concatenate([empty, *(chunk.src for chunk in kept)]),
+        dst_E=np.concatenate([empty, *(chunk.dst for chunk in kept)]),
         x_NF=x_NF,
-        weight_E=np.concatenate([chunk.weight for chunk in chunks]) if has_weights else None,
+        weight_E=np.concatenate(weights) if weights else None,
         is_undirected=edges.is_undirected,
         node_ids=node_ids,
     )
@@ -174,8 +193,16 @@ def _weights(value: Any, num_edges: int) -> np.ndarray | None:
         return None if (weight_E == 1).all() else weight_E.astype(np.float32)
 
 
-def _features(value: Any) -> Features:
-    """float32 features, C order or canonical CSR, all of them finite."""
+def checked_features(value: Any) -> Features:
+    """float32 features, C order or canonical CSR.
+
+    Args:
+        value: [N, F], dense or scipy sparse; not copied where it is of that form already.
+
+    Raises:
+        InvalidGraph: a value is not finite.
+        ValueError: not a matrix.
+    """
     with np.errstate(over="ignore"):  # becomes infinite, which is refused
         x_NF = _sparse(value) if sp.issparse(value) else np.ascontiguousarray(plain_array(value), np.float32)
     if x_NF.ndim != 2:

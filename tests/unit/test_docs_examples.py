@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "notebooks.md"
 BLOCK = re.compile(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```)?", re.DOTALL)
@@ -22,6 +23,7 @@ def same_text(printed: str, promised: str) -> bool:
     return all(a == b if "." not in b else abs(float(a) - float(b)) <= TOLERANCE for a, b in numbers)
 
 
+@pytest.mark.slow
 def test_every_block_of_the_page_prints_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     blocks = BLOCK.findall(PAGE.read_text())
@@ -30,7 +32,7 @@ def test_every_block_of_the_page_prints_what_it_says(tmp_path: Path, monkeypatch
     before = torch.get_rng_state()
     for source, promised in blocks:
         output = io.StringIO()
-        with contextlib.redirect_stdout(output):
+        with contextlib.redirect_stdout(output), threadpool_limits(1):
             exec(compile(source, str(PAGE), "exec"), namespace)
         assert same_text(output.getvalue(), promised), f"{source}\nprinted:\n{output.getvalue()}"
     assert torch.equal(torch.get_rng_state(), before)

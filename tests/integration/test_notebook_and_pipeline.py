@@ -1,0 +1,26 @@
+"""A notebook and a run of the pipeline give the same embedding, to the bit."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gcl
+from gcl.methods import METHODS, method_class
+from tasks.convert import read_matrix
+from tests.tiny_runs import run_direct, tiny
+
+SMALL = ("hidden_size", "projection_size")
+
+
+@pytest.mark.parametrize("name", sorted(name for name in METHODS if not method_class(name).uses_labels))
+def test_estimator_gives_the_embedding_of_the_train_stage(name: str, tmp_path: Path) -> None:
+    sizes = [f"method.{field}=8" for field in SMALL if field in method_class(name).Config.model_fields]
+    config = tiny(f"method.name={name}", *sizes)
+    run = run_direct(config, tmp_path / "store", until="train")
+    embeddings = run.state.store.open(run.state.artifacts["embeddings"])
+    settings = config.model_dump(mode="json")
+    dataset = gcl.read_dataset(**config.dataset.model_dump())
+    model = gcl.ContrastiveEmbedding.from_settings(settings, seed=config.seed)
+    z_ND = model.fit_embed(dataset.graph)
+    assert np.array_equal(z_ND, read_matrix(embeddings / "embeddings.parquet", "z"))

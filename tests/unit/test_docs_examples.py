@@ -4,12 +4,15 @@ import contextlib
 import io
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "notebooks.md"
+REPOSITORY = Path(__file__).resolve().parents[2]
+PAGE = REPOSITORY / "docs" / "notebooks.md"
 BLOCK = re.compile(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```)?", re.DOTALL)
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 TOLERANCE = 0.04  # for figures with a point; processors round differently, and k-means may go another way
@@ -28,7 +31,7 @@ def test_every_block_of_the_page_prints_what_it_says(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     blocks = BLOCK.findall(PAGE.read_text())
     assert len(blocks) == PAGE.read_text().count("```python")
-    namespace: dict[str, object] = {}
+    namespace: dict[str, Any] = {}
     before = torch.get_rng_state()
     for source, promised in blocks:
         output = io.StringIO()
@@ -50,6 +53,15 @@ def test_every_block_of_the_page_prints_what_it_says(tmp_path: Path, monkeypatch
 )
 def test_comparison_of_outputs(printed: str, promised: str, agree: bool) -> None:
     assert same_text(printed, promised) is agree
+
+
+def test_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = (REPOSITORY / "README.md").read_text().partition("## In a notebook\n")[2].partition("\n## ")[0]
+    source = "\n".join(line[4:] for line in section.splitlines() if line.startswith("    "))
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {"adjacency": np.ones((40, 40)) - np.eye(40), "x": np.eye(40)}
+    exec(compile(source, "README.md", "exec"), namespace)
+    assert namespace["z"].shape[0] == len(namespace["doubt"]) == 40
 
 
 def test_every_name_the_page_mentions_exists() -> None:

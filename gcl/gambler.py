@@ -9,6 +9,7 @@ Shape legend: A anchors, M candidates, P pairs, D embedding, H hidden units, K c
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +57,20 @@ def optimal_abstention(doubt: Tensor, *, reward: float) -> Tensor:
     return (doubt * (reward / (reward - 1))).clamp(max=1.0)
 
 
+class FittingPass(NamedTuple):
+    """How a pass of fitting went.
+
+    Attributes:
+        loss: mean over the pairs, each before the step it was part of.
+        answered_share: share of the pairs whose likeliest output is a class.
+        right_share: share of the pairs whose likeliest output is their class.
+    """
+
+    loss: float
+    answered_share: float
+    right_share: float
+
+
 class GamblerHead(nn.Module):
     """Classifier of pairs of embeddings with an option to abstain: linear, relu, linear, relu, linear.
 
@@ -95,11 +110,7 @@ class GamblerHead(nn.Module):
 
     def abstention(self, anchor_AD: Tensor, candidate_MD: Tensor) -> Tensor:
         """Probability [A, M] of abstaining on every pair, without gradient, `PAIRS_AT_ONCE` at a time."""
-        return self._of_all_pairs(anchor_AD, candidate_MD, abstention_of)
-
-    def doubt(self, anchor_AD: Tensor, candidate_MD: Tensor) -> Tensor:
-        """Softmax response [A, M] of every pair, 1 - max_c p_c over the classes, without gradient."""
-        return self._of_all_pairs(anchor_AD, candidate_MD, doubt_of)
+        return self.of_all_pairs(anchor_AD, candidate_MD, abstention_of)
 
     def fit(
         self,
@@ -111,7 +122,7 @@ class GamblerHead(nn.Module):
         reward: float | None,
         batch_size: int,
         generator: torch.Generator,
-    ) -> tuple[float, float]:
+    ) -> "FittingPass":
         """One pass over all pairs of anchors and candidates, shuffled.
 
         Args:
@@ -122,13 +133,11 @@ class GamblerHead(nn.Module):
             reward: o; None for cross-entropy over the classes, where nothing abstains.
             batch_size: pairs in a step.
             generator: CPU generator of the order.
-
-        Returns:
-            The mean loss, and the share of pairs whose likelier class is the label.
         """
         num_candidates = len(candidate_MD)
         order_P = torch.randperm(label_AM.numel(), generator=generator).to(label_AM.device)
-        total = right = label_AM.new_zeros((), dtype=torch.float64)
+        totals = torch.zeros(3, dtype=torch.float64, device=label_AM.device)
+        num_outputs = self.num_classes if reward is None else self.num_classes + 1
         for pair_P in torch.split(order_P, batch_size):
             label_P = label_AM.flatten()[pair_P].long()
             row_P = pair_P.div(num_candidates, rounding_mode="floor")
@@ -142,19 +151,27 @@ class GamblerHead(nn.Module):
                 optimizer.zero_grad(set_to_none=True)
                 torch.autograd.backward(loss)
             optimizer.step()
-            total = total + loss.detach() * len(pair_P)
-            right = right + (logit_PC[:, :-1].argmax(1) == label_P).sum()
+            answer_P = logit_PC[:, :num_outputs].argmax(1)
+            answered, right = (answer_P < self.num_classes).sum(), (answer_P == label_P).sum()
+            totals += torch.stack([loss.detach() * len(pair_P), answered, right])
         optimizer.zero_grad(set_to_none=True)
-        return float(total) / label_AM.numel(), float(right) / label_AM.numel()
+        return FittingPass(*(totals / label_AM.numel()).tolist())
 
-    def _of_all_pairs(
+    def of_all_pairs(
         self, anchor_AD: Tensor, candidate_MD: Tensor, reading: Callable[[Tensor], Tensor]
     ) -> Tensor:
+        """What `reading` makes of the logits of every pair, float32 [A, M], without gradient.
+
+        Args:
+            anchor_AD: float32.
+            candidate_MD: float32.
+            reading: logits [P, K + 1] -> one number a pair, such as `abstention_of`.
+        """
         with torch.no_grad():
             anchor_AH, candidate_MH = self.anchor(anchor_AD), self.candidate(candidate_MD)
             num_anchors, num_candidates = len(anchor_AH), len(candidate_MH)
             rows_at_once = max(1, PAIRS_AT_ONCE // max(1, num_candidates))
-            result_AM: Tensor = anchor_AH.new_empty(num_anchors, num_candidates)
+            result_AM = torch.empty(num_anchors, num_candidates, device=anchor_AH.device)
             for first in range(0, num_anchors, rows_at_once):
                 first_bMH = anchor_AH[first : first + rows_at_once, None] + candidate_MH
                 logit_PC = self._from_first(first_bMH.flatten(0, 1))
@@ -175,6 +192,12 @@ def abstention_of(logit_PC: Tensor) -> Tensor:
 def doubt_of(logit_PC: Tensor) -> Tensor:
     """1 - max_c p_c [P] over all classes but the last, which abstains."""
     return 1 - logit_PC[:, :-1].float().softmax(1).amax(1)
+
+
+def entropy_of(logit_PC: Tensor) -> Tensor:
+    """Entropy -sum_c p_c log p_c [P] in nats, over all classes but the last, which abstains."""
+    log_p_PK = logit_PC[:, :-1].float().log_softmax(1)
+    return -(log_p_PK.exp() * log_p_PK).sum(1)
 
 
 def _linear(

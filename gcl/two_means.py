@@ -127,6 +127,24 @@ def _running_sums(value_bM: Tensor) -> Tensor:
     return torch.from_numpy(np.cumsum(value_bM.numpy(), axis=1))
 
 
+class _Group(NamedTuple):
+    """Count, mean and variance [B, 1] of one group of each row, float64; zeros where it is empty."""
+
+    count_B1: Tensor
+    mean_B1: Tensor
+    variance_B1: Tensor
+
+    @classmethod
+    def of(cls, centred_BM: Tensor, is_member_BM: Tensor) -> "_Group":
+        member_BM = is_member_BM.to(centred_BM.dtype)
+        count_B1 = member_BM.sum(1, keepdim=True).double()
+        sum_B1 = torch.einsum("bm,bm->b", centred_BM, member_BM)[:, None]
+        mean_B1 = sum_B1 / count_B1.clamp(min=1)
+        distance_BM = (centred_BM - mean_B1.to(centred_BM.dtype)).mul_(member_BM)
+        square_B1 = torch.einsum("bm,bm->b", distance_BM, distance_BM)[:, None]
+        return cls(count_B1, mean_B1, square_B1 / count_B1.clamp(min=1))
+
+
 @dataclass(frozen=True, eq=False)
 class TwoGaussians:
     """Two Gaussians a row, with the shares, means and variances of its two groups.
@@ -148,7 +166,7 @@ class TwoGaussians:
 
     @classmethod
     def fit(cls, value_BM: Tensor, is_upper_BM: Tensor) -> "TwoGaussians":
-        """Moments of the groups of each row, in double precision.
+        """Moments of the groups of each row.
 
         Variances are held above `LEAST_RELATIVE_VARIANCE` of the row's own plus 1e-12.
 
@@ -156,43 +174,35 @@ class TwoGaussians:
             value_BM: float; NaN entries take no part.
             is_upper_BM: bool, the partition, see `two_means`.
         """
-        filled_BM, valid_BM = value_BM.detach().double(), ~value_BM.isnan()
-        if not bool(valid_BM.all()):
-            filled_BM = filled_BM.nan_to_num(nan=0.0)
-        upper_BM = (valid_BM & is_upper_BM).double()
-        valid_BM = valid_BM.double()
-        count_B1, top_count_B1 = valid_BM.sum(1, keepdim=True), upper_BM.sum(1, keepdim=True)
-        low_count_B1 = count_B1 - top_count_B1
-        centre_B1 = filled_BM.sum(1, keepdim=True) / count_B1.clamp(min=1)
-        centred_BM = (filled_BM - centre_B1).mul_(valid_BM)
-        sum_B1 = torch.einsum("bm,bm->b", centred_BM, upper_BM)[:, None]
-        top_mean_B1 = sum_B1 / top_count_B1.clamp(min=1)
-        low_mean_B1 = (centred_BM.sum(1, keepdim=True) - sum_B1) / low_count_B1.clamp(min=1)
-        row_variance_B1 = centred_BM.square().sum(1, keepdim=True) / count_B1.clamp(min=1)
-        distance_BM = centred_BM - torch.where(upper_BM > 0, top_mean_B1, low_mean_B1)
-        distance_BM.square_().mul_(valid_BM)
-        top_square_B1 = torch.einsum("bm,bm->b", distance_BM, upper_BM)[:, None]
-        low_square_B1 = distance_BM.sum(1, keepdim=True) - top_square_B1
-        floor_B1 = LEAST_RELATIVE_VARIANCE * row_variance_B1 + 1e-12
-        top_variance_B1 = (top_square_B1 / top_count_B1.clamp(min=1)).maximum(floor_B1)
-        low_variance_B1 = (low_square_B1 / low_count_B1.clamp(min=1)).maximum(floor_B1)
-        gap_B1 = top_mean_B1 - low_mean_B1
-        coefficient_B13 = torch.stack(
-            [
-                (top_count_B1.clamp(min=1e-300) / low_count_B1.clamp(min=1e-300)).log()
-                + 0.5 * (low_variance_B1 / top_variance_B1).log()
-                - 0.5 * gap_B1.square() / top_variance_B1,
-                gap_B1 / top_variance_B1,
-                0.5 / low_variance_B1 - 0.5 / top_variance_B1,
-            ],
-            dim=2,
+        value_BM = value_BM.detach()
+        valid_BM = ~value_BM.isnan()
+        count_B1 = valid_BM.sum(1, keepdim=True)
+        has_holes = bool((count_B1 < value_BM.shape[1]).any())
+        centre_B1 = value_BM.nansum(1, keepdim=True) / count_B1.clamp(min=1)
+        centred_BM = value_BM - centre_B1
+        if has_holes:
+            centred_BM = centred_BM.nan_to_num_(nan=0.0)
+            is_upper_BM = is_upper_BM & valid_BM
+        top = _Group.of(centred_BM, is_upper_BM)
+        low = _Group.of(centred_BM, valid_BM & ~is_upper_BM)
+        row_variance_B1 = torch.einsum("bm,bm->b", centred_BM, centred_BM)[:, None] / count_B1.clamp(min=1)
+        floor_B1 = (LEAST_RELATIVE_VARIANCE * row_variance_B1 + 1e-12).double()
+        top_variance_B1, low_variance_B1 = (
+            top.variance_B1.maximum(floor_B1),
+            low.variance_B1.maximum(floor_B1),
         )
-        mean_dtype = value_BM.dtype
+        gap_B1 = top.mean_B1 - low.mean_B1
+        constant_B1 = (
+            (top.count_B1.clamp(min=1e-300) / low.count_B1.clamp(min=1e-300)).log()
+            + 0.5 * (low_variance_B1 / top_variance_B1).log()
+            - 0.5 * gap_B1.square() / top_variance_B1
+        )
+        square_B1 = 0.5 / low_variance_B1 - 0.5 / top_variance_B1
         return cls(
-            (low_mean_B1 + centre_B1).to(mean_dtype),
-            (top_mean_B1 + centre_B1).to(mean_dtype),
-            coefficient_B13.to(mean_dtype),
-            (low_count_B1 > 0) & (top_count_B1 > 0),
+            (low.mean_B1 + centre_B1).to(value_BM.dtype),
+            (top.mean_B1 + centre_B1).to(value_BM.dtype),
+            torch.stack([constant_B1, gap_B1 / top_variance_B1, square_B1], dim=2).to(value_BM.dtype),
+            (low.count_B1 > 0) & (top.count_B1 > 0),
         )
 
     def log_odds(self, value_BM: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from gcl import gambler as module
-from gcl.gambler import GamblerHead, abstention_of, gambler_loss, optimal_abstention
+from gcl.gambler import GamblerHead, abstention_of, doubt_of, entropy_of, gambler_loss, optimal_abstention
 
 
 def seeded(seed=0):
@@ -94,7 +94,10 @@ def test_all_pairs_equal_pairs_one_by_one(pairs_at_once, monkeypatch):
     logits = torch.stack([head(row.expand(3, 4), candidate_MD) for row in anchor_AD])
     torch.testing.assert_close(head.abstention(anchor_AD, candidate_MD), logits.softmax(2)[..., 2])
     doubt_AM = 1 - logits[..., :2].softmax(2).amax(2)
-    torch.testing.assert_close(head.doubt(anchor_AD, candidate_MD), doubt_AM)
+    torch.testing.assert_close(head.of_all_pairs(anchor_AD, candidate_MD, doubt_of), doubt_AM)
+    p_AMK = logits[..., :2].softmax(2)
+    entropy_AM = -(p_AMK * p_AMK.log()).sum(2)
+    torch.testing.assert_close(head.of_all_pairs(anchor_AD, candidate_MD, entropy_of), entropy_AM)
     assert not head.abstention(anchor_AD, candidate_MD).requires_grad
 
 
@@ -111,8 +114,10 @@ def fitted(seed, reward, passes=30):
 @pytest.mark.parametrize("reward", [1.9, None])
 def test_fit_learns_the_labels(reward):
     head, results = fitted(0, reward)
-    assert results[-1][0] < results[0][0] / 4
-    assert results[-1][1] > 0.95
+    assert results[-1].loss < results[0].loss / 4
+    assert results[-1].right_share > 0.95
+    assert results[-1].right_share <= results[-1].answered_share <= 1
+    assert reward is not None or results[0].answered_share == 1
     assert all(parameter.grad is None for parameter in head.parameters())
 
 
@@ -130,7 +135,7 @@ def test_fit_repeats_bit_for_bit_and_reads_no_global_generator():
 def test_fit_works_where_gradients_are_off():
     with torch.no_grad():
         _, results = fitted(0, 1.9, passes=3)
-    assert results[-1][0] < results[0][0]
+    assert results[-1].loss < results[0].loss
 
 
 def test_cross_entropy_leaves_the_abstaining_output_alone():

@@ -1,0 +1,286 @@
+"""AUGCL: GRACE whose negatives weigh by how uncertain their affinity to the anchor is."""
+
+import logging
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gcl.config import Config
+from gcl.gambler import GamblerHead, abstention_of, doubt_of, entropy_of
+from gcl.graph import Graph
+from gcl.graph_augment import GraphView
+from gcl.losses.affinity import affinity_loss
+from gcl.losses.affinity_weights import (
+    LEAST_UNCERTAINTY,
+    KeptLogWeights,
+    LogWeights,
+    RowLogWeights,
+    row_log_weights,
+    row_mean,
+)
+from gcl.losses.grouped import cosine_rows
+from gcl.methods.base import Batch, PairWeights, ParameterGroup, TrainingData, evaluation
+from gcl.methods.configs.augcl import AugclConfig
+from gcl.methods.grace import Grace, positive_similarity_of
+from gcl.methods.graph_views import graph_of
+from gcl.random import torch_generator
+from gcl.two_means import positive_group, two_means
+
+logger = logging.getLogger(__name__)
+
+WATCHED_ROWS = 128
+"""Anchors on which the spread of the weights is watched, so that watching costs nothing."""
+READINGS = {"gambler": abstention_of, "softmax": doubt_of, "entropy": entropy_of}
+"""Estimators that are trained; the others are closed forms of the similarities of a row."""
+
+
+class Augcl(Grace):
+    """AUGCL, contrast with negatives weighted by affinity uncertainty, on the encoder and views of GRACE.
+
+    Idea:
+        Part each anchor's similarities to all candidates in two by 2-means, its own kind and the rest. A
+        candidate that could be of either group is an informative negative and is pushed harder; one that is
+        plainly of the anchor's own kind, a false negative, may stay; so may one that is far already.
+
+    Objective:
+        With h = cosine / temperature and both roles of the views averaged, for anchor i of view a::
+
+            -log( e^h(a_i,b_i) / ( e^h(a_i,b_i) + sum_{j!=i} w_ij ( e^h(a_i,b_j) + e^h(a_i,a_j) ) ) )
+
+        w_ij = alpha_i u_ij, u_ij the uncertainty of the pair, alpha_i = alpha_scale / mean_j u_ij; no
+        gradient passes through w. For the first `warmup_epochs` w = 1, which is GRACE to the last bit.
+        A trained estimator is then fitted to the groups, on both views of fresh draws, and left as it is
+        unless `refresh_every` is set. Its ideal is known in closed form (`gcl.gambler`), which `analytic`
+        uses, with the posterior of two Gaussians a row in the place of a network, exact over all pairs.
+
+    Inputs:
+        The graph with features; no labels. N = 1 is not defined. Without edges it contrasts masked features.
+
+    Defaults and their source:
+        Encoder, views and temperature as `Grace`. Reward 1.9, ten passes, Adam at .01, batches of 2048
+        pairs, two hidden layers of 128, alpha = 1/mu: the released code for graphs. The estimator is the
+        analytic one, since a network over all pairs of nodes costs a hundred times the step it weighs.
+
+    Deviations from paper:
+        The node level is not in the released code, and its body was not at hand: weights of intra-view
+        negatives shared with the other view's, and the warm-up, follow what ProGCL's code does. A trained
+        estimator weighs `num_anchors` anchors against `num_candidates` nodes a step, both drawn anew, not
+        all pairs. It reads projections of the length sqrt(D) rather than raw ones, and 2-means is exact.
+        softmax and entropy read the same network trained with cross-entropy; the uncertainty that distance
+        gives to the anchor's own group, which is nowhere stated, is the least of its row.
+
+    Reference:
+        Niu, Pang, Chen: Affinity Uncertainty-based Hard Negative Mining in Graph Contrastive Learning,
+        arXiv 2301.13340, TNNLS (2024); code mala-lab/AUGCL. Deep Gamblers: Liu et al., arXiv 1907.00208.
+    """
+
+    name = "augcl"
+    Config: ClassVar[type[Config]] = AugclConfig
+    config: AugclConfig
+    estimator: GamblerHead | None
+
+    def __init__(self, config: AugclConfig, *, num_features: int, num_classes: int | None, seed: int) -> None:
+        super().__init__(config, num_features=num_features, num_classes=num_classes, seed=seed)
+        self.estimator = None
+        if config.estimator in READINGS:
+            # A projection is as wide as an embedding, whatever the width between its layers.
+            self.estimator = GamblerHead(
+                config.embedding_size, self.init_generator, hidden_size=config.estimator_hidden_size
+            )
+        self.training_state.register_buffer("is_weighting", torch.zeros((), dtype=torch.bool))
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Encoder and projection; the estimator has an optimiser of its own."""
+        parameters = [*self.encoder.parameters(), *self.projector.parameters()]
+        return [ParameterGroup("all", parameters)]
+
+    def training_loss(self, batch: Batch, *, epoch: int, step: int, seed: int) -> dict[str, Tensor]:
+        """GRACE during the warm-up, the weighted loss after it; watched besides: the spread of the weights.
+
+        `weighted_share` is (mean w)^2 / mean w^2, the share of the negatives that would carry all weight if
+        it were equal among them: 1 for uniform weights.
+        """
+        if epoch < self.config.warmup_epochs:
+            terms = super().training_loss(batch, epoch=epoch, step=step, seed=seed)
+            return {**terms, "weighted_share": torch.ones_like(terms["loss"])}
+        u_MD, v_MD = self.projected_views(batch, epoch=epoch, step=step, seed=seed)
+        num_anchors = len(u_MD) if self.estimator is None else min(len(u_MD), self.config.num_anchors)
+        losses, shares = [], []
+        for own_MD, other_MD in ((u_MD, v_MD), (v_MD, u_MD)):
+            log_weights = self._log_weights(own_MD, other_MD, num_anchors)
+            loss = affinity_loss(
+                own_MD,
+                other_MD,
+                temperature=self.config.temperature,
+                log_weights=log_weights,
+                num_anchors=num_anchors,
+                intra=self.config.intra,
+                positive_in_denominator=self.config.denominator_includes_positive,
+            )
+            losses.append(loss)
+            shares.append(_weighted_share(log_weights, own_MD, other_MD, min(num_anchors, WATCHED_ROWS)))
+        return {
+            "loss": torch.stack(losses).mean(),
+            "positive_similarity": positive_similarity_of(u_MD, v_MD),
+            "weighted_share": torch.stack(shares).mean(),
+        }
+
+    def sampled_nodes(self, num_nodes: int, *, epoch: int, step: int, seed: int) -> Tensor | None:
+        """Nodes that a step contrasts: under a trained estimator the candidates, the anchors first."""
+        if self.estimator is None or epoch < self.config.warmup_epochs:
+            return super().sampled_nodes(num_nodes, epoch=epoch, step=step, seed=seed)
+        return self._candidates(num_nodes, torch_generator(seed, "negatives", epoch, step))
+
+    def after_epoch(self, data: TrainingData, *, epoch: int, seed: int) -> None:
+        """Fit the estimator when the warm-up ends, and again every `refresh_every` epochs."""
+        since = epoch + 1 - self.config.warmup_epochs
+        if since < 0:
+            return
+        self.training_state.get_buffer("is_weighting").fill_(True)
+        if self.estimator is None:
+            return
+        if since == 0:
+            self._fit(graph_of(data), self.config.fit_passes, epoch=epoch, seed=seed)
+        elif self.config.refresh_every and since % self.config.refresh_every == 0:
+            self._fit(graph_of(data), self.config.refresh_passes, epoch=epoch, seed=seed)
+
+    def negative_weights(
+        self, data: TrainingData, anchors_A: np.ndarray, candidates_AM: np.ndarray, *, seed: int
+    ) -> PairWeights | None:
+        """Weights of pairs of nodes by their unaugmented projections; None if the warm-up never ended.
+
+        Groups and mean uncertainty of an anchor are taken over itself and all other nodes, above
+        `max_exact_nodes` over a sample of them.
+        """
+        if not bool(self.training_state.get_buffer("is_weighting")):
+            return None
+        h_ND = self._projected(graph_of(data))
+        anchors = torch.from_numpy(anchors_A).to(self.device)
+        candidate_AMD = h_ND[torch.from_numpy(candidates_AM).to(self.device)]
+        compared_MD = h_ND[self._compared_with(anchors, data.num_nodes, seed)]
+        similarity_AM = torch.einsum("ad,amd->am", h_ND[anchors], candidate_AMD)
+        if self.estimator is None:
+            rows = self._row_log_weights(compared_MD, compared_MD, len(anchors))
+            weight_AM = rows.block(similarity_AM, 0, 0).exp()
+        else:
+            u_AM = torch.stack(
+                [
+                    self._uncertainty(self.estimator, h_ND[anchor, None], candidate_MD)[0]
+                    for anchor, candidate_MD in zip(anchors, candidate_AMD, strict=True)
+                ]
+            )
+            among_AM = self._uncertainty(self.estimator, h_ND[anchors], compared_MD)
+            mu_A1 = row_mean(
+                among_AM.clamp(min=LEAST_UNCERTAINTY), 0, includes_diagonal=self.config.mu_includes_diagonal
+            )
+            weight_AM = u_AM.clamp(min=LEAST_UNCERTAINTY) * self.config.alpha_scale / mu_A1
+        return PairWeights(similarity_AM.cpu().numpy(), weight_AM.cpu().numpy())
+
+    def notes(self, data: TrainingData) -> list[str]:
+        """What is sampled."""
+        found = super().notes(data)
+        if self.estimator is not None:
+            num_candidates = min(self.config.num_candidates, data.num_nodes)
+            found.append(
+                f"weighted steps: {min(self.config.num_anchors, num_candidates):,} anchors against "
+                f"{num_candidates:,} of {data.num_nodes:,} nodes, drawn anew, after "
+                f"{self.config.warmup_epochs} epochs of all pairs"
+            )
+        return found
+
+    def _fit(self, graph: Graph, num_passes: int, *, epoch: int, seed: int) -> None:
+        """Train the estimator on the groups of sampled anchors in fresh views; each pass swaps the roles."""
+        head = self.estimator
+        if head is None:
+            return
+        config = self.config
+        optimizer = torch.optim.Adam(head.parameters(), lr=config.fit_learning_rate)
+        for number in range(num_passes):
+            nodes = self._candidates(graph.num_nodes, torch_generator(seed, "fit_nodes", epoch, number))
+            views = []
+            with evaluation(self), torch.no_grad():
+                for view in (0, 1):
+                    drawn = self._draw(graph, torch_generator(seed, "fit_views", epoch, number, view), view)
+                    views.append(cosine_rows(self.projector(self.encode(graph, drawn)[nodes])))
+            own_MD, other_MD = views if number % 2 == 0 else views[::-1]
+            similarity_AM = own_MD[: config.num_fit_anchors] @ other_MD.T
+            positive_A = torch.arange(len(similarity_AM), device=self.device)
+            fitted = head.fit(
+                _estimator_rows(own_MD[: config.num_fit_anchors]),
+                _estimator_rows(other_MD),
+                positive_group(two_means(similarity_AM), positive_A),
+                optimizer=optimizer,
+                reward=config.reward if config.estimator == "gambler" else None,
+                batch_size=config.fit_batch_size,
+                generator=torch_generator(seed, "fit_order", epoch, number),
+            )
+            logger.info(
+                "estimator pass %d: loss %.4f, %.3f of the pairs answered, %.3f rightly", number + 1, *fitted
+            )
+
+    def _candidates(self, num_nodes: int, draws: torch.Generator) -> Tensor:
+        return torch.randperm(num_nodes, generator=draws)[: self.config.num_candidates].to(self.device)
+
+    def _compared_with(self, anchors: Tensor, num_nodes: int, seed: int) -> Tensor:
+        """The anchors, then other nodes that their rows are taken over."""
+        is_other_N = torch.ones(num_nodes, dtype=torch.bool, device=self.device)
+        is_other_N[anchors] = False
+        others = is_other_N.nonzero()[:, 0]
+        most = self.config.num_candidates
+        if self.estimator is None:
+            is_exact = num_nodes <= self.config.max_exact_nodes
+            most = num_nodes if is_exact else self.config.num_sampled_nodes
+        draws = torch_generator(seed, "negative_weights")
+        kept = torch.randperm(len(others), generator=draws)[: max(1, most - len(anchors))]
+        return torch.cat([anchors, others[kept.to(self.device)]])
+
+    def _projected(self, graph: Graph) -> Tensor:
+        """Unit projections [N, D] of the unaugmented graph."""
+        with evaluation(self), torch.no_grad():
+            whole = GraphView(self._ready(graph).propagation, None)
+            return cosine_rows(self.projector(self.encode(graph, whole)))
+
+    def _log_weights(self, own_MD: Tensor, other_MD: Tensor, num_anchors: int) -> LogWeights:
+        """Log-weights of the pairs of the first `num_anchors` rows of a view with all rows of the other."""
+        if self.estimator is None:
+            return self._row_log_weights(own_MD, other_MD, num_anchors)
+        return KeptLogWeights.of(
+            self._uncertainty(self.estimator, own_MD[:num_anchors], other_MD),
+            alpha_scale=self.config.alpha_scale,
+            mu_includes_diagonal=self.config.mu_includes_diagonal,
+        )
+
+    def _row_log_weights(self, own_MD: Tensor, other_MD: Tensor, num_anchors: int) -> RowLogWeights:
+        return row_log_weights(
+            own_MD,
+            other_MD,
+            estimator="distance" if self.config.estimator == "distance" else "analytic",
+            num_anchors=num_anchors,
+            reward=self.config.reward,
+            alpha_scale=self.config.alpha_scale,
+            mu_includes_diagonal=self.config.mu_includes_diagonal,
+        )
+
+    def _uncertainty(self, head: GamblerHead, anchor_AD: Tensor, candidate_MD: Tensor) -> Tensor:
+        """Uncertainty [A, M] by the trained estimator, without gradient."""
+        reading = READINGS[self.config.estimator]
+        return head.of_all_pairs(
+            _estimator_rows(anchor_AD.detach()), _estimator_rows(candidate_MD.detach()), reading
+        )
+
+
+def _estimator_rows(h_ND: Tensor) -> Tensor:
+    """Rows of length sqrt(D), entries of order 1: what the estimator reads."""
+    scale: float = h_ND.shape[1] ** 0.5
+    return cosine_rows(h_ND) * scale
+
+
+def _weighted_share(log_weights: LogWeights, own_MD: Tensor, other_MD: Tensor, num_rows: int) -> Tensor:
+    """(mean w)^2 / mean w^2 over the negatives of the first rows, averaged; 1 for uniform weights."""
+    similarity_bM = cosine_rows(own_MD[:num_rows].detach()) @ cosine_rows(other_MD.detach()).T
+    weight_bM = log_weights.block(similarity_bM.float(), 0, 0).exp().double()
+    weight_bM.fill_diagonal_(0.0)
+    num_negatives = weight_bM.shape[1] - 1
+    return (weight_bM.sum(1).square() / (num_negatives * weight_bM.square().sum(1))).mean()

@@ -68,35 +68,31 @@ class NegativeWeights(Protocol):
         """The weights [b, c] of some nodes in one view with some nodes in the other."""
 
 
-def view_similarity(z_VND: Sequence[Tensor], e_VND: Sequence[Tensor], alpha: Tensor) -> ViewSimilarity:
-    """The similarity of embeddings of any kind.
+@dataclass(frozen=True, eq=False)
+class Cosines:
+    """Cosines between views as products: those of view v with view u >= v are ``left[v, u] @ right[u].T``.
+
+    Attributes:
+        left: [N, R] a pair of views.
+        right: [N, R] a view.
+    """
+
+    left: Mapping[ViewPair, Tensor]
+    right: tuple[Tensor, Tensor]
+
+
+def cosines(z_VND: Sequence[Tensor]) -> Cosines:
+    """The cosines of embeddings of any kind.
 
     Args:
-        z_VND: float32, attribute embeddings [N, D] of the two views, not normalised.
-        e_VND: float32, structure embeddings [N, D] of the two views, not normalised.
-        alpha: scalar, share of the attributes; free, so it may leave [0, 1].
+        z_VND: float32, embeddings [N, D] of the two views, not normalised.
     """
-    with torch.autocast(alpha.device.type, enabled=False):
-        z = [cosine_rows(z_ND) for z_ND in z_VND]
-        e = [cosine_rows(e_ND) for e_ND in e_VND]
-        left = [torch.cat([alpha * z[v], (1 - alpha) * e[v]], dim=1) for v in (0, 1)]
-        right = torch.cat([z[0], e[0]], dim=1), torch.cat([z[1], e[1]], dim=1)
-        return ViewSimilarity(
-            left={(v, u): left[v] for v, u in VIEW_PAIRS},
-            right=right,
-            positive_N=(left[0] * right[1]).sum(dim=1),
-            bound=_bound(alpha),
-        )
+    right = cosine_rows(z_VND[0]), cosine_rows(z_VND[1])
+    return Cosines({(v, u): right[v] for v, u in VIEW_PAIRS}, right)
 
 
-def linear_view_similarity(
-    x_NF: Tensor,
-    weight_VDF: Sequence[Tensor],
-    bias_VD: Sequence[Tensor],
-    e_VND: Sequence[Tensor],
-    alpha: Tensor,
-) -> ViewSimilarity:
-    """The same for z = W x + b, with z never formed: exact, and cheaper where F + 1 < D.
+def linear_cosines(x_NF: Tensor, weight_VDF: Sequence[Tensor], bias_VD: Sequence[Tensor]) -> Cosines:
+    """The cosines of z = W x + b, with z never formed: exact, and cheaper where F + 1 < D and F + 1 < N.
 
     With x' = (x, 1) and W' = (W, b) the inner product of z_v and z_u is x' (W'_v^T W'_u) x', so operands of
     width F + 1 do what operands of width D would, in the loss and in its gradient.
@@ -105,32 +101,40 @@ def linear_view_similarity(
         x_NF: float32, rows; no gradient is given for them.
         weight_VDF: [D, F], of the two views.
         bias_VD: [D], of the two views.
-        e_VND: float32, structure embeddings [N, D] of the two views, not normalised.
-        alpha: scalar, share of the attributes.
     """
-    with torch.autocast(alpha.device.type, enabled=False):
-        x_NG = torch.cat([x_NF, torch.ones_like(x_NF[:, :1])], dim=1)
-        weight = [
-            torch.cat([weight_DF, bias_D[:, None]], dim=1)
-            for weight_DF, bias_D in zip(weight_VDF, bias_VD, strict=True)
-        ]
-        product = {(v, u): x_NG @ (weight[v].T @ weight[u]) for v, u in VIEW_PAIRS}
-        scale = [
-            (product[v, v] * x_NG).sum(dim=1, keepdim=True).clamp_min(SMALLEST_NORM**2).rsqrt()
-            for v in (0, 1)
-        ]
-        e = [cosine_rows(e_ND) for e_ND in e_VND]
-        right = [torch.cat([x_NG * scale[v], e[v]], dim=1) for v in (0, 1)]
-        left = {
-            (v, u): torch.cat([product[v, u] * (alpha * scale[v]), (1 - alpha) * e[v]], dim=1)
-            for v, u in VIEW_PAIRS
-        }
-        return ViewSimilarity(
-            left=left,
-            right=(right[0], right[1]),
-            positive_N=(left[0, 1] * right[1]).sum(dim=1),
-            bound=_bound(alpha),
-        )
+    x_NG = torch.cat([x_NF, torch.ones_like(x_NF[:, :1])], dim=1)
+    weight_VDG = [
+        torch.cat([weight_DF, bias_D[:, None]], dim=1)
+        for weight_DF, bias_D in zip(weight_VDF, bias_VD, strict=True)
+    ]
+    product = {(v, u): x_NG @ (weight_VDG[v].T @ weight_VDG[u]) for v, u in VIEW_PAIRS}
+    scale = [
+        (product[v, v] * x_NG).sum(dim=1, keepdim=True).clamp_min(SMALLEST_NORM**2).rsqrt() for v in (0, 1)
+    ]
+    left = {(v, u): product_NG * scale[v] for (v, u), product_NG in product.items()}
+    return Cosines(left, (x_NG * scale[0], x_NG * scale[1]))
+
+
+def mixed_similarity(attributes: Cosines, structure: Cosines, alpha: Tensor) -> ViewSimilarity:
+    """S = alpha cos(z, z') + (1 - alpha) cos(e, e').
+
+    Args:
+        attributes: cosines of attribute embeddings z.
+        structure: cosines of structure embeddings e.
+        alpha: scalar, share of the attributes; free, so it may leave [0, 1].
+    """
+    left = {
+        pair: torch.cat([alpha * attributes.left[pair], (1 - alpha) * structure.left[pair]], dim=1)
+        for pair in VIEW_PAIRS
+    }
+    right = [torch.cat([attributes.right[v], structure.right[v]], dim=1) for v in (0, 1)]
+    value = float(alpha.detach())
+    return ViewSimilarity(
+        left=left,
+        right=(right[0], right[1]),
+        positive_N=(left[0, 1] * right[1]).sum(dim=1),
+        bound=abs(value) + abs(1 - value),
+    )
 
 
 def hsan_loss(
@@ -200,8 +204,3 @@ def _weighted_tile(pair: ViewPair, weights: NegativeWeights | None, *, right_at:
         return (weights.tile(pair, rows, columns) * similarity_bc,)
 
     return tile
-
-
-def _bound(alpha: Tensor) -> float:
-    value = float(alpha.detach())
-    return abs(value) + abs(1 - value)

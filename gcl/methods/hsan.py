@@ -1,6 +1,6 @@
 """HSAN: hard sample aware contrast of two linear encoders, with structure in the similarity."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -18,11 +18,13 @@ from gcl.graph import Graph
 from gcl.losses.grouped import cosine_rows
 from gcl.losses.hsan import (
     VIEW_PAIRS,
+    Cosines,
     ViewPair,
     ViewSimilarity,
+    cosines,
     hsan_loss,
-    linear_view_similarity,
-    view_similarity,
+    linear_cosines,
+    mixed_similarity,
 )
 from gcl.losses.hsan_weights import (
     FrozenWeights,
@@ -37,6 +39,9 @@ from gcl.methods.configs.hsan import HsanConfig
 from gcl.methods.hsan_state import HsanState
 from gcl.propagation import Propagation
 from gcl.random import derive_seed, torch_generator
+
+KEPT_TILES_BYTES = 1 << 26
+"""Similarities of a pair of views kept from forward to backward up to this memory: products are dear here."""
 
 
 class Hsan(Method):
@@ -122,7 +127,7 @@ class Hsan(Method):
             stale_pairs=VIEW_PAIRS if config.keeps_stale_weights else (),
         )
         self._weights: FrozenWeights | KeptWeights | None = None
-        self._propagation: tuple[Graph, torch.device, Propagation] | None = None
+        self._known_graph: tuple[Graph, torch.device, Propagation] | None = None
         self.register_load_state_dict_post_hook(_forget_weights)  # type: ignore[no-untyped-call]
 
     def epoch_batches(
@@ -136,7 +141,7 @@ class Hsan(Method):
         x_NF, graph = _all_rows(batch, self.num_nodes), _graph_of(batch)
         similarity = self._similarity(x_NF, graph, dict(self.named_parameters()))
         return {
-            "loss": hsan_loss(similarity, self._pair_weights(x_NF, graph)),
+            "loss": hsan_loss(similarity, self._pair_weights(x_NF, graph), keep_tiles_bytes=KEPT_TILES_BYTES),
             "alpha": self.alpha.detach().clone(),
             "positive_similarity": similarity.positive_N.detach().mean(),
             "confident_share": self.training_state.is_confident_N.float().mean(),
@@ -217,22 +222,37 @@ class Hsan(Method):
         return [f"hsan as the released code runs: {'; '.join(said)}"] if said else []
 
     def _similarity(self, x_NF: Tensor, graph: Graph, weights: dict[str, Tensor]) -> ViewSimilarity:
-        """S with the given weights, named as the parameters are."""
-        sums = self._neighbour_sums(graph)
-        e_VND = [
-            sums(weights[f"structure_encoders.{v}.weight_ND"]) + weights[f"structure_encoders.{v}.bias_D"]
-            for v in (0, 1)
-        ]
-        weight_VDF = [weights[f"attribute_encoders.{v}.weight"] for v in (0, 1)]
-        bias_VD = [weights[f"attribute_encoders.{v}.bias"] for v in (0, 1)]
-        is_linear = self.config.activation == "identity"
-        if is_linear and self.num_features < self.config.embedding_size:
-            return linear_view_similarity(x_NF, weight_VDF, bias_VD, e_VND, weights["alpha"])
-        z_VND = [
-            self._activate(nn.functional.linear(x_NF, weight_DF, bias_D))
-            for weight_DF, bias_D in zip(weight_VDF, bias_VD, strict=True)
-        ]
-        return view_similarity(z_VND, e_VND, weights["alpha"])
+        """S with the given weights, named as the parameters are, in full precision."""
+        with torch.autocast(self.device.type, enabled=False):
+            attributes = self._attribute_cosines(
+                x_NF,
+                [weights[f"attribute_encoders.{v}.weight"] for v in (0, 1)],
+                [weights[f"attribute_encoders.{v}.bias"] for v in (0, 1)],
+            )
+            structure = self._structure_cosines(
+                graph,
+                [weights[f"structure_encoders.{v}.weight_ND"] for v in (0, 1)],
+                [weights[f"structure_encoders.{v}.bias_D"] for v in (0, 1)],
+            )
+            return mixed_similarity(attributes, structure, weights["alpha"])
+
+    def _attribute_cosines(
+        self, x_NF: Tensor, weight_VDF: Sequence[Tensor], bias_VD: Sequence[Tensor]
+    ) -> Cosines:
+        is_narrow = self.num_features + 1 < min(self.config.embedding_size, self.num_nodes)
+        if self.config.activation == "identity" and is_narrow:
+            return linear_cosines(x_NF, weight_VDF, bias_VD)
+        layers = zip(weight_VDF, bias_VD, strict=True)
+        return cosines(
+            [self._activate(nn.functional.linear(x_NF, weight_DF, bias_D)) for weight_DF, bias_D in layers]
+        )
+
+    def _structure_cosines(
+        self, graph: Graph, weight_VND: Sequence[Tensor], bias_VD: Sequence[Tensor]
+    ) -> Cosines:
+        propagation = self._propagation(graph)
+        layers = zip(weight_VND, bias_VD, strict=True)
+        return cosines([propagation.neighbour_sum(weight_ND) + bias_D for weight_ND, bias_D in layers])
 
     def _frozen_similarity(self, x_NF: Tensor, graph: Graph) -> ViewSimilarity:
         """S with the weights of the last refresh."""
@@ -288,19 +308,12 @@ class Hsan(Method):
     def _activate(self, z_ND: Tensor) -> Tensor:
         return z_ND.sigmoid() if self.config.activation == "sigmoid" else z_ND
 
-    def _neighbour_sums(self, graph: Graph) -> Callable[[Tensor], Tensor]:
-        """A W for the weights W of a structure encoder, in full precision."""
-        known = self._propagation
+    def _propagation(self, graph: Graph) -> Propagation:
+        known = self._known_graph
         if known is None or known[0] is not graph or known[1] != self.device:
             known = (graph, self.device, Propagation.from_graph(graph, device=str(self.device)))
-            self._propagation = known
-        propagation = known[2]
-
-        def sums(weight_ND: Tensor) -> Tensor:
-            with torch.autocast(self.device.type, enabled=False):
-                return propagation.neighbour_sum(weight_ND)
-
-        return sums
+            self._known_graph = known
+        return known[2]
 
 
 class StructureEncoder(nn.Module):

@@ -1,6 +1,8 @@
 """Streamed log-sum-exps against torch.logsumexp on the whole matrix of logits."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -288,3 +290,42 @@ def test_block_size_defaults_to_that_of_the_device(monkeypatch):
     monkeypatch.setattr(streaming, "CPU_BLOCK", 5)
     streaming_logsumexp(watched, [random_rows(0, 10)])
     assert seen == {5}
+
+
+def test_only_operands_and_sums_are_saved_for_the_backward_pass():
+    saved = []
+    z = random_rows(0, 64)
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x.numel()) or x, lambda x: x):
+        streaming_logsumexp(inner_products, [z], block_size=8)[0].over_columns_N.sum()
+    assert sum(saved) == z.numel() + 64
+
+
+PEAK_OF_A_STEP = """
+import sys, torch
+from gcl.losses.contrastive import grace_loss
+
+def resident(field):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(field)) / 1024
+
+def step(num_nodes):
+    u, v = (torch.randn(num_nodes, 32, requires_grad=True) for _ in range(2))
+    grace_loss(u, v, temperature=0.5, block_size=512).backward()
+
+step(1024)  # libraries and the memory of a block, whatever N is
+before = resident("VmRSS")
+step(int(sys.argv[1]))
+print(resident("VmHWM") - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_peak_memory_grows_with_the_nodes_and_not_with_their_pairs():
+    def peak_mebibytes(num_nodes):
+        command = [sys.executable, "-c", PEAK_OF_A_STEP, str(num_nodes)]
+        return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    small, large = peak_mebibytes(2048), peak_mebibytes(8192)
+    # The rows of 8,192 nodes are 2 MiB; one dense matrix of logits of 2,048 nodes is 64, of 8,192 it is 1024.
+    assert small < 40
+    assert large < 80

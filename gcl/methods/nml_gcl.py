@@ -93,6 +93,7 @@ class NmlGcl(GraphViewsMethod):
         self.metric_heads = nn.ModuleList(
             MetricNetwork(config, self.init_generator) for _ in range(num_heads)
         )
+        self.training_state.register_buffer("metric_strength", torch.ones(()))
         self._constant: _ConstantViews | None = None
 
     def parameter_groups(self) -> list[ParameterGroup]:
@@ -147,6 +148,10 @@ class NmlGcl(GraphViewsMethod):
             terms |= self._watched(u_ND, v_ND, metric, strength)
         return terms
 
+    def after_epoch(self, data: TrainingData, *, epoch: int, seed: int) -> None:
+        """Note how far the metric's ramp has come, for the weights that are asked for after training."""
+        self.training_state.get_buffer("metric_strength").fill_(self._metric_strength(epoch))
+
     def kl_weight(self, num_contrasted: int) -> float:
         """Coefficient of the divergence from uniform weights: alpha_eff.
 
@@ -161,11 +166,13 @@ class NmlGcl(GraphViewsMethod):
     def negative_weights(
         self, data: TrainingData, anchors_A: np.ndarray, candidates_AM: np.ndarray, *, seed: int
     ) -> PairWeights | None:
-        """N m_ij of pairs, anchors in one fresh view and candidates in another, the metric at full strength.
+        """N m_ij of pairs, anchors in one fresh view and candidates in another.
 
-        The weight of a pair is its share of all N nodes, so each anchor costs O(N); None for uniform weights.
+        The weight of a pair is its share of all N nodes, so each anchor costs O(N). None for uniform weights,
+        of a metric that training ended too early to begin too.
         """
-        if self.config.metric == "uniform":
+        strength = float(self.training_state.get_buffer("metric_strength"))
+        if self.config.metric == "uniform" or strength == 0:
             return None
         graph = graph_of(data)
         similarity_AM = np.empty(candidates_AM.shape, np.float32)
@@ -180,7 +187,7 @@ class NmlGcl(GraphViewsMethod):
                 part = slice(first, first + WEIGHED_ANCHORS)
                 anchors = torch.from_numpy(anchors_A[part]).to(self.device)
                 candidates = torch.from_numpy(candidates_AM[part]).to(self.device)
-                weight_AN = self._weights(metric, anchors, strength=1.0)
+                weight_AN = self._weights(metric, anchors, strength=strength)
                 cosine_AN = cosine_rows(u_ND[anchors]) @ cosine_rows(v_ND).T
                 weight_AM[part] = weight_AN.gather(1, candidates).cpu().numpy()
                 similarity_AM[part] = cosine_AN.gather(1, candidates).cpu().numpy()

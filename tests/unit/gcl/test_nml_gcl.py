@@ -165,6 +165,24 @@ def test_metric_waits_for_its_start_and_then_ramps():
     assert spread[3] == pytest.approx(spread[4], rel=0.5)
 
 
+def test_ramp_scales_the_logits_of_the_encoders_steps_alone():
+    data = make_data()
+    for settings, step in (({"joint": True}, 0), ({}, 2), ({}, 0)):
+        ramped = make_method(metric_ramp_epochs=3, **settings)
+        factor = 1.0 if step == 0 and not settings else 0.5  # of epoch 1
+        cooler = make_method(metric_temperature=1.0 / factor, **settings)
+        one, other = (step_loss(method, epoch=1, step=step, data=data) for method in (ramped, cooler))
+        assert one["loss"].item() == pytest.approx(other["loss"].item(), rel=1e-6)
+    assert step_loss(make_method(metric_start_epoch=5), data=data)["kl_divergence"] == 0
+
+
+def test_slopes_of_the_metric_are_drawn_anew_each_step():
+    drawn, fixed = make_method(), make_method(metric_activation="relu")
+    losses = [[step_loss(method, step=step)["loss"].item() for step in (0, 1)] for method in (drawn, fixed)]
+    assert losses[0][0] != losses[0][1]
+    assert losses[1][0] == losses[1][1]
+
+
 def test_late_start_takes_one_step_an_epoch_until_then():
     method = make_method(metric_start_epoch=1)
     numbers = [len(list(method.epoch_batches(make_data(), epoch=e, seed=0, batch_size=1))) for e in (0, 1)]
@@ -244,6 +262,18 @@ def test_negative_weights_are_shares_of_all_nodes(include_self, heads):
     )
 
 
+def test_negative_weights_follow_start_and_ramp_of_the_training():
+    data, pairs = make_data(), (np.arange(30), np.arange(30)[:, None] + np.arange(1, 9))
+    spread = []
+    for num_epochs in (1, 2, 4):  # before the start, at half strength, at full
+        method = make_method(metric_start_epoch=1, metric_ramp_epochs=1, metric_temperature=0.1)
+        train(method, data, TrainConfig(epochs=num_epochs, learning_rate=1e-6), seed=0)
+        found = method.negative_weights(data, *pairs, seed=0)
+        spread.append(0.0 if found is None else np.log(found.weight_AM).std())
+    assert spread[0] == 0
+    assert spread[1] == pytest.approx(spread[2] / 2, rel=0.2)
+
+
 def test_cosine_metric_weighs_by_the_embeddings_themselves():
     method, data = make_method(metric="cosine", metric_temperature=0.5), make_data()
     anchors_A, others_AM = np.arange(20), np.arange(20)[:, None] + np.arange(1, 9)
@@ -253,6 +283,12 @@ def test_cosine_metric_weighs_by_the_embeddings_themselves():
     assert method.moving_group(epoch=0, step=0) is None
     assert step_loss(method)["weight_similarity_correlation"] > 0.5
     assert step_loss(make_method(metric="cosine", metric_sign=-1))["weight_similarity_correlation"] < -0.5
+
+
+def test_a_node_is_not_watched_as_its_own_negative():
+    terms = step_loss(make_method(joint=True, include_self=False), data=make_data(2))
+    assert {terms[name].item() for name in WATCHED if name.startswith("weight_0")} == {1.0}
+    assert terms["weight_similarity_correlation"] == 0
 
 
 def test_sampled_nodes_set_the_size_of_the_divergence():

@@ -216,7 +216,7 @@ def checked_features(value: Any) -> Features:
 
 
 def _sparse(value: Any) -> sp.csr_matrix:
-    matrix: sp.csr_matrix = sp.csr_matrix(value).astype(np.float32)
+    matrix: sp.csr_matrix = sp.csr_matrix(value).astype(np.float32, copy=False)
     if not matrix.has_canonical_format:
         matrix = matrix.copy()  # it may be the caller's own
         matrix.sum_duplicates()

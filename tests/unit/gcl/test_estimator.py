@@ -3,15 +3,18 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from sklearn.base import clone
 
 import gcl
 from gcl.errors import SourceUnreadable, UnsuitableSetting
 from gcl.estimator import ContrastiveEmbedding
+from gcl.estimator_files import graph_digest
 from gcl.graph import Graph, Labels
 from gcl.methods import METHODS, build_method, method_class
 from gcl.methods.base import TrainingData
@@ -133,6 +136,7 @@ def test_uncertainty_by_every_method(name):
         score_N = model.uncertainty(method, **settings)
         assert score_N.shape == (NUM_NODES,)
         assert np.isfinite(score_N).all()
+        assert score_N.max() > 1e-5
     with pytest.raises(ValueError, match="num_views: Input should be greater than or equal to 2"):
         model.uncertainty("augmentation", num_views=1)
 
@@ -240,6 +244,39 @@ def test_features_tied_to_a_graph_are_not_carried_to_another(tmp_path):
     assert np.array_equal(loaded.embed(copy), model.embed())
     with pytest.raises(UnsuitableSetting, match="num_components"):
         loaded.embed(other)
+
+
+def test_smoothing_draws_by_the_pipelines_seed_whatever_the_run_seed(monkeypatch):
+    from tasks.smooth import _SEED
+
+    seen = []
+
+    def recorded(graph, config, *, seed):
+        seen.append(seed)
+        return smooth_features(graph, config, seed=seed)
+
+    monkeypatch.setattr("gcl.estimator.smooth_features", recorded)
+    for seed in (0, 5):
+        small("dmat_i", seed=seed).fit(GRAPH)
+    assert seen == [_SEED, _SEED]
+
+
+def test_digest_of_a_graph_covers_all_that_a_method_reads():
+    weight_E = np.ones(GRAPH.num_edges, np.float32)
+    changes = [
+        {},
+        {"num_nodes": NUM_NODES + 1},
+        {"src_E": GRAPH.src_E[::-1]},
+        {"dst_E": GRAPH.dst_E[::-1]},
+        {"weight_E": weight_E},
+        {"weight_E": 2 * weight_E},
+        {"x_NF": GRAPH.x_NF + 1},
+        {"x_NF": sp.csr_matrix(GRAPH.x_NF)},
+        {"x_NF": None},
+    ]
+    digests = [graph_digest(replace(GRAPH, **change)) for change in changes]
+    assert len(set(digests)) == len(changes)
+    assert graph_digest(replace(GRAPH, x_NF=GRAPH.x_NF.copy())) == digests[0]
 
 
 def test_progress_is_reported_and_an_interrupted_fit_goes_on(tmp_path):

@@ -12,6 +12,7 @@ from torch import nn
 
 from gcl.checkpoint import (
     capture_state,
+    drop_checkpoints,
     load_checkpoint,
     load_weights,
     restore_state,
@@ -221,3 +222,16 @@ def test_file_that_is_not_safetensors_is_refused(tmp_path, monkeypatch, content)
     with pytest.raises(SourceUnreadable, match="not readable as safetensors"):
         load_weights(toy()[0], tmp_path / "a.safetensors")
     assert not (tmp_path / "bomb-went-off").exists()
+
+
+def test_dropped_checkpoints_leave_the_earlier_ones(tmp_path):
+    method, optimizer = toy()
+    for epoch in (3, 10):
+        save_checkpoint(tmp_path, capture_state(method, optimizer, epoch=epoch, history=[]), IDENTITY)
+    drop_checkpoints(tmp_path, from_epoch=11)
+    assert load_checkpoint(tmp_path, IDENTITY).epoch == 10
+    drop_checkpoints(tmp_path, from_epoch=4)
+    assert tree(tmp_path) == ["epoch-00000003.json", "epoch-00000003.safetensors"]
+    drop_checkpoints(tmp_path, from_epoch=3)
+    drop_checkpoints(tmp_path / "missing", from_epoch=1)
+    assert tree(tmp_path) == []

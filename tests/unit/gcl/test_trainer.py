@@ -80,6 +80,18 @@ def test_reports_come_after_each_epoch():
     assert all(report.seconds >= 0 for report in reports)
 
 
+def test_an_epoch_is_reported_before_its_checkpoint(tmp_path):
+    """So that what the caller keeps of an epoch is there when a resumed run skips it."""
+    seen = {}
+
+    def note(report):
+        seen[report.epoch] = sorted(int(path.stem[-8:]) for path in tmp_path.glob("epoch-*.json"))
+
+    run(make_method(), checkpoint_dir=tmp_path, on_epoch=note)
+    assert all(epoch not in found for epoch, found in seen.items())
+    assert seen[5] == [2, 4] and list(tmp_path.glob("epoch-00000006.json"))
+
+
 def test_schedule_is_constant_or_half_a_cosine():
     constant = TrainConfig(epochs=10, learning_rate=0.1)
     cosine = TrainConfig(epochs=10, learning_rate=0.1, schedule="cosine")

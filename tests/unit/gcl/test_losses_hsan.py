@@ -81,7 +81,7 @@ def whole(weights, num_nodes=N):
     )
 
 
-@pytest.mark.parametrize("block_size", [None, 1, 5, N, 64])
+@pytest.mark.parametrize("block_size", [None, 1, 5])
 @pytest.mark.parametrize("weighting", ["none", "frozen", "kept"])
 @pytest.mark.parametrize("kind", ["linear", "any"])
 def test_streamed_loss_and_gradient_equal_the_naive_formula(kind, weighting, block_size):
@@ -109,7 +109,7 @@ def test_gradient_passes_gradcheck():
     case = Case(num_nodes=6)
     frozen = case.frozen()
     assert torch.autograd.gradcheck(
-        lambda *_: hsan_loss(case.similarity(), frozen, block_size=4), tuple(case.leaves)
+        lambda *_: hsan_loss(case.similarity(), frozen, block_size=4), tuple(case.leaves), fast_mode=True
     )
 
 

@@ -182,6 +182,23 @@ def test_rows_alone_cost_no_column_sums():
         _ = lse.over_rows_M
 
 
+@pytest.mark.parametrize("logit_bound", BOUNDS)
+@pytest.mark.parametrize("keep_tiles_bytes", [0, 1 << 20])
+def test_memory_of_the_tile_is_left_alone(logit_bound, keep_tiles_bytes):
+    def saves_its_output(rows, columns, first_row, first_column):
+        logit = (rows[0] @ columns[0].T).tanh()
+        return logit, logit
+
+    z = random_rows(0, 7)
+    options = {"block_size": 3, "logit_bound": logit_bound, "keep_tiles_bytes": keep_tiles_bytes}
+    found = streaming_logsumexp(saves_its_output, [z], exclude_self=True, **options)
+    values = [lse.over_columns_N for lse in found]
+    dense = saves_its_output([z], [z], 0, 0)[0].masked_fill(torch.eye(7, dtype=torch.bool), -math.inf)
+    expected = [dense.logsumexp(1)] * 2
+    torch.testing.assert_close(values, expected)
+    torch.testing.assert_close(gradients(values, [z]), gradients(expected, [z]))
+
+
 def test_one_side_used_gets_its_gradient_alone():
     z, v = random_rows(0, 6), random_rows(1, 5)
     lse = streaming_logsumexp(inner_products, [z], [v], block_size=2)[0]

@@ -213,8 +213,13 @@ def study_cells(
         settings: KEY=VALUE applied last, to every cell.
 
     Raises:
-        ConfigurationError: bad seeds, a pattern that no cell fits, or too many cells.
+        ConfigurationError: bad seeds, a pattern that no cell fits, a setting that the study varies itself, or
+            too many cells.
     """
+    varied = {axis.field for axis in study.axes} | {*study.seeded, "seed"}
+    for setting in settings:
+        if (field := setting.partition("=")[0].strip()) in varied:
+            raise ConfigurationError(f"--set {field}: study {study.name} varies it itself")
     numbers = parse_seeds(seeds or study.seeds, default=0)
     patterns = [pattern if "/" in pattern else f"{pattern}/*" for pattern in only]
     pairs = [

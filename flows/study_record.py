@@ -98,7 +98,13 @@ class SummaryRow(BaseModel):
 
 
 class Slope(BaseModel):
-    """How a figure grows over the first axis: y ~ x^exponent, least squares on logarithms of means."""
+    """How a figure grows over the first axis: y ~ x^exponent, least squares on logarithms of means.
+
+    Attributes:
+        last: the exponent between the two largest values alone, where what is there from the start (the
+            interpreter's memory, say) weighs least.
+        n: values of the axis.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -106,6 +112,7 @@ class Slope(BaseModel):
     dataset: str
     variant: str
     exponent: float
+    last: float
     n: int
 
 

@@ -91,12 +91,17 @@ def slopes(study: Study, rows: Sequence[SummaryRow]) -> list[Slope]:
             figure=figure,
             dataset=dataset,
             variant=variant,
-            exponent=round(statistics.linear_regression(*zip(*line, strict=True)).slope, 4),
+            exponent=_slope(line),
+            last=_slope(sorted(line)[-2:]),
             n=len(line),
         )
         for (figure, dataset, variant), line in lines.items()
         if len({x for x, _ in line}) > 1
     ]
+
+
+def _slope(line: Sequence[tuple[float, float]]) -> float:
+    return round(statistics.linear_regression(*zip(*line, strict=True)).slope, 4)
 
 
 def _chosen(patterns: Sequence[str], names: Sequence[str]) -> list[str]:

@@ -141,8 +141,11 @@ def _slope_lines(record: StudyRecord, level: int) -> list[str]:
     if not record.slopes:
         return []
     axis = record.study.axes[0].field
-    rows = [[title_of(s.figure), s.dataset, s.variant, f"{s.exponent:.2f}", str(s.n)] for s in record.slopes]
-    header = ["figure", "data set", "variant", "exponent", "points"]
+    rows = [
+        [title_of(s.figure), s.dataset, s.variant, f"{s.exponent:.2f}", f"{s.last:.2f}", str(s.n)]
+        for s in record.slopes
+    ]
+    header = ["figure", "data set", "variant", "exponent", "of the largest two", "points"]
     text = f"Exponent b of figure ~ {axis}^b, by least squares on the logarithms; 1 is linear."
     return [f"{'#' * level} How it grows", "", text, "", *markdown_table(header, rows), ""]
 

@@ -5,8 +5,11 @@ import statistics
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from flows.cli import app
 from flows.config import ConfigurationError
+from flows.exit_codes import exit_code
 from flows.record import Metric
 from flows.study_config import Study, cell_configs, read_study, study_cells, study_names
 from flows.study_plots import study_plots
@@ -253,8 +256,60 @@ def test_growth_is_the_slope_of_the_logarithms() -> None:
     study = make_study(axes=axes, plot="loglog", figures=["seconds/train"])
     cells = [cell("plain", 0, 3.0 * n**1.5, point={"dataset.nodes": n}) for n in (10, 100, 1000)]
     found = record(study, cells)
-    assert [(s.figure, s.exponent, s.n) for s in found.slopes] == [("seconds/train", 1.5, 3)]
-    assert "| seconds of train | one | plain | 1.50 | 3 |" in study_markdown(found)
+    assert [(s.figure, s.exponent, s.last, s.n) for s in found.slopes] == [("seconds/train", 1.5, 1.5, 3)]
+    assert "| seconds of train | one | plain | 1.50 | 1.50 | 3 |" in study_markdown(found)
+
+
+def test_what_is_there_from_the_start_does_not_hide_growth_between_the_largest() -> None:
+    axes = [{"field": "dataset.nodes", "values": [1, 10, 100000, 1000000]}]
+    study = make_study(axes=axes, plot="loglog", figures=["seconds/train"])
+    cells = [cell("plain", 0, 1e4 + n, point={"dataset.nodes": n}) for n in (1000000, 1, 10, 100000)]
+    (slope,) = slopes(study, summarise(study, cells))
+    assert slope.exponent < 0.4
+    assert slope.last > 0.9
+
+
+def test_a_setting_that_the_study_varies_cannot_be_set() -> None:
+    study = make_study(axes=[{"field": "train.epochs", "values": [1, 2]}], seeded=["dataset.seed"])
+    for field in ("train.epochs", "dataset.seed", "seed"):
+        with pytest.raises(ConfigurationError, match=f"--set {field}: study tiny varies it itself"):
+            study_cells(study, settings=[f"{field}=3"])
+
+
+def test_the_studies_are_listed_with_their_questions_and_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
+    done = CliRunner().invoke(app, ["study"])
+    assert done.exit_code == 0
+    lines = {line.split("│")[1].strip(): line for line in done.output.splitlines() if line.startswith("│")}
+    for name in study_names():
+        study = read_study(name)
+        assert study.question in lines[name]
+        assert f" {len(study_cells(study))} " in lines[name]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nope"], "there is no study 'nope'"),
+        (["dmat-loss"], "give --data"),
+        (["dmat-loss", "--data", "absent"], "there is no such folder"),
+        (["dmat-smoothing", "--seeds", "x"], "--seeds takes"),
+        (["dmat-smoothing", "--only", "nothing"], "no cell of dmat-smoothing fits"),
+        (
+            ["dmat-smoothing", "--set", "train.epochs=0"],
+            "cell sbm, none, dataset.homophily=0.1, seed 0: train",
+        ),
+        (["dmat-smoothing", "--store", "s3://bucket"], "only local directories"),
+    ],
+)
+def test_wrong_usage_starts_nothing(
+    arguments: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["study", *arguments])
+    assert exit_code(done.exception) == 2  # type: ignore[arg-type]
+    assert told in str(done.exception)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("plot", ["variants", "curves", "loglog"])

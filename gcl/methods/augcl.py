@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 WATCHED_ROWS = 128
 """Anchors on which the spread of the weights is watched, so that watching costs nothing."""
+LEAST_ANSWERED = 0.05
+"""Share of pairs below which a trained estimator is said to abstain on everything."""
 READINGS = {"gambler": abstention_of, "softmax": doubt_of, "entropy": entropy_of}
 """Estimators that are trained; the others are closed forms of the similarities of a row."""
 
@@ -61,13 +63,15 @@ class Augcl(Grace):
     Defaults and their source:
         Encoder, views and temperature as `Grace`. Reward 1.9, ten passes, Adam at .01, batches of 2048
         pairs, two hidden layers of 128, alpha = 1/mu: the released code for graphs. The estimator is the
-        analytic one, since a network over all pairs of nodes costs a hundred times the step it weighs.
+        analytic one: it is exact over all pairs, where a network would cost tens of times the step it weighs.
 
     Deviations from paper:
         The node level is not in the released code, and its body was not at hand: weights of intra-view
         negatives shared with the other view's, and the warm-up, follow what ProGCL's code does. A trained
         estimator weighs `num_anchors` anchors against `num_candidates` nodes a step, both drawn anew, not
-        all pairs. It reads projections of the length sqrt(D) rather than raw ones, and 2-means is exact.
+        all pairs. It reads projections of unit length rather than raw ones, and has `pretrain_passes` of
+        cross-entropy first, as Deep Gamblers advises for small rewards: without either it may end up
+        abstaining on everything (on Cora it did). 2-means is exact.
         softmax and entropy read the same network trained with cross-entropy; the uncertainty that distance
         gives to the anchor's own group, which is nowhere stated, is the least of its row.
 
@@ -191,13 +195,19 @@ class Augcl(Grace):
         return found
 
     def _fit(self, graph: Graph, num_passes: int, *, epoch: int, seed: int) -> None:
-        """Train the estimator on the groups of sampled anchors in fresh views; each pass swaps the roles."""
+        """Train the estimator on the groups of sampled anchors in fresh views; each pass swaps the roles.
+
+        The first fit begins with cross-entropy: a head that abstains before it can tell anything may never
+        stop, as nothing but its abstention then has a gradient.
+        """
         head = self.estimator
         if head is None:
             return
         config = self.config
+        is_gambling = config.estimator == "gambler"
+        num_pretraining = config.pretrain_passes if epoch + 1 == config.warmup_epochs else 0
         optimizer = torch.optim.Adam(head.parameters(), lr=config.fit_learning_rate)
-        for number in range(num_passes):
+        for number in range(num_pretraining + num_passes):
             nodes = self._candidates(graph.num_nodes, torch_generator(seed, "fit_nodes", epoch, number))
             views = []
             with evaluation(self), torch.no_grad():
@@ -208,16 +218,22 @@ class Augcl(Grace):
             similarity_AM = own_MD[: config.num_fit_anchors] @ other_MD.T
             positive_A = torch.arange(len(similarity_AM), device=self.device)
             fitted = head.fit(
-                _estimator_rows(own_MD[: config.num_fit_anchors]),
-                _estimator_rows(other_MD),
+                own_MD[: config.num_fit_anchors],
+                other_MD,
                 positive_group(two_means(similarity_AM), positive_A),
                 optimizer=optimizer,
-                reward=config.reward if config.estimator == "gambler" else None,
+                reward=config.reward if is_gambling and number >= num_pretraining else None,
                 batch_size=config.fit_batch_size,
                 generator=torch_generator(seed, "fit_order", epoch, number),
             )
             logger.info(
                 "estimator pass %d: loss %.4f, %.3f of the pairs answered, %.3f rightly", number + 1, *fitted
+            )
+        if fitted.answered_share < LEAST_ANSWERED:
+            logger.warning(
+                "the estimator answers %.4f of the pairs and abstains on the others: the negatives weigh "
+                "almost uniformly; a smaller method.fit_learning_rate or more method.pretrain_passes may help",
+                fitted.answered_share,
             )
 
     def _candidates(self, num_nodes: int, draws: torch.Generator) -> Tensor:
@@ -266,15 +282,7 @@ class Augcl(Grace):
     def _uncertainty(self, head: GamblerHead, anchor_AD: Tensor, candidate_MD: Tensor) -> Tensor:
         """Uncertainty [A, M] by the trained estimator, without gradient."""
         reading = READINGS[self.config.estimator]
-        return head.of_all_pairs(
-            _estimator_rows(anchor_AD.detach()), _estimator_rows(candidate_MD.detach()), reading
-        )
-
-
-def _estimator_rows(h_ND: Tensor) -> Tensor:
-    """Rows of length sqrt(D), entries of order 1: what the estimator reads."""
-    scale: float = h_ND.shape[1] ** 0.5
-    return cosine_rows(h_ND) * scale
+        return head.of_all_pairs(cosine_rows(anchor_AD.detach()), cosine_rows(candidate_MD.detach()), reading)
 
 
 def _weighted_share(log_weights: LogWeights, own_MD: Tensor, other_MD: Tensor, num_rows: int) -> Tensor:

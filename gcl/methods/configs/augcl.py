@@ -56,6 +56,9 @@ class AugclConfig(GraceConfig):
     fit_passes: int = Field(
         10, ge=1, le=10_000, description="passes over fresh views that fit the estimator: count >= 1"
     )
+    pretrain_passes: int = Field(
+        2, ge=0, le=10_000, description="passes of cross-entropy before the first fit: count, 0 as released"
+    )
     num_fit_anchors: int = Field(
         64, ge=1, le=65_536, description="anchors of such a pass, against num_candidates nodes: count >= 1"
     )

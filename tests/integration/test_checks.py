@@ -13,6 +13,7 @@ from flows.wiring import STAGES
 from gcl.errors import TrainingInterrupted, UnsuitableSetting
 from tasks.convert import read_checks, read_matrix
 from tasks.evaluate import EmbeddingsOfAnotherGraph
+from tests.integration.test_label_safety import masked_graph
 from tests.tiny_runs import DirectRun, run_direct, tiny
 
 pytestmark = pytest.mark.slow
@@ -141,6 +142,20 @@ def test_a_lost_check_is_trained_for_again(
         check.write_bytes(content[:-9] if damage == "cut" else content[:-1] + bytes([content[-1] ^ 1]))
     resumed = run_direct(tiny(*CONSENSUS), tmp_path, until="train")
     assert resumed.digests["checks"] == run.digests["checks"]
+
+
+def test_permuted_labels_change_neither_checks_nor_consensus(tmp_path: Path) -> None:
+    settings = ("train.num_checks=2", "cluster.algorithm=consensus")
+    one, two = (
+        run_direct(
+            masked_graph(tmp_path / name, *settings, labels_seed=seed),
+            tmp_path / f"s{name}",
+            until="evaluate",
+        )
+        for name, seed in (("a", None), ("b", 1))
+    )
+    differing = {kind for kind in one.digests if one.digests[kind] != two.digests[kind]}
+    assert differing == {"labels", "metrics", "predictions"}
 
 
 def test_facts_of_the_checks_stand_beside_them(run: DirectRun) -> None:

@@ -36,6 +36,16 @@ def test_differing_settings_metrics_and_times_are_shown(tmp_path: Path) -> None:
     assert found.stages == [("train", ["ran 1.3 s", "ran 1.3 s"])]
 
 
+def test_what_labels_chose_is_not_compared(tmp_path: Path) -> None:
+    runs = [record(tmp_path / name, epochs=5, accuracy=0.5) for name in ("one", "two")]
+    for run in runs:
+        document = json.loads((run / "run.json").read_text())
+        chosen = {"protocol": "kmeans-oracle", "split": "oracle"}
+        document["oracle_metrics"] = [document["metrics"][0] | chosen]
+        (run / "run.json").write_text(json.dumps(document))
+    assert [label for label, _ in compare_runs(runs).metrics] == ["classification public method accuracy"]
+
+
 def test_one_run_cannot_be_compared(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="two or more"):
         compare_runs([record(tmp_path / "one", epochs=5, accuracy=0.5)])

@@ -14,6 +14,7 @@ from gcl.graph import Split
 from tasks import convert
 from tasks.convert import (
     num_rows,
+    read_checks,
     read_column,
     read_graph,
     read_labels,
@@ -25,6 +26,7 @@ from tasks.convert import (
     sparse_lists,
     split_columns,
     write_batches,
+    write_checks,
     write_columns,
     write_matrix,
 )
@@ -176,3 +178,18 @@ def test_the_same_table_is_written_as_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_matrix(tmp_path / name, "smoothed.features", x_NF, others={"node": np.arange(50)})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize("row_bytes", [32 << 20, 4 * 3 * 7])
+def test_checks_come_back_epoch_by_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row_bytes: int
+) -> None:
+    """Also when a check is several row groups, whose borders lie elsewhere than those of what is read."""
+    monkeypatch.setattr("tasks.convert._ROW_GROUP_BYTES", row_bytes)
+    draws = np.random.default_rng(0)
+    checks = {epoch: draws.normal(size=(25, 3)).astype(np.float32) for epoch in (2, 5, 9)}
+    assert write_checks(tmp_path / "checks.parquet", checks.items(), width=3) == 75
+    found = list(read_checks(tmp_path / "checks.parquet", num_nodes=25))
+    assert [epoch for epoch, _ in found] == [2, 5, 9]
+    for epoch, z_NK in found:
+        np.testing.assert_array_equal(z_NK, checks[epoch])

@@ -34,7 +34,7 @@ from gcl.losses.hsan_weights import (
     keep_weights,
     kept_weights_bytes,
 )
-from gcl.methods.base import EMBED_ROWS, Batch, Method, PairWeights, TrainingData, evaluation
+from gcl.methods.base import EMBED_ROWS, Batch, Method, PairWeights, ParameterGroup, TrainingData, evaluation
 from gcl.methods.configs.hsan import HsanConfig
 from gcl.methods.hsan_state import HsanState
 from gcl.propagation import Propagation
@@ -91,6 +91,7 @@ class Hsan(Method):
     name = "hsan"
     Config: ClassVar[type[Config]] = HsanConfig
     inputs = "smoothed_and_graph"
+    is_transductive = True
     config: HsanConfig
     training_state: HsanState
 
@@ -108,8 +109,7 @@ class Hsan(Method):
             raise ValueError("hsan needs at least one feature column")
         if num_nodes is None:
             raise ValueError("hsan has weights for every node: num_nodes must be given")
-        self.config = config
-        self.num_features, self.num_nodes = num_features, num_nodes
+        self.config, self.num_features, self.num_nodes = config, num_features, num_nodes
         self.num_clusters = _num_clusters(config, num_classes)
         generator = torch_generator(seed, "init")
         self.attribute_encoders = nn.ModuleList(
@@ -118,7 +118,7 @@ class Hsan(Method):
         self.structure_encoders = nn.ModuleList(
             StructureEncoder(num_nodes, config.embedding_size, generator) for _ in (0, 1)
         )
-        self.alpha = nn.Parameter(torch.tensor(config.initial_alpha))
+        self.alpha = nn.Parameter(torch.tensor(config.initial_alpha), requires_grad=config.learn_alpha)
         _check_memory(config, num_nodes)
         self.training_state = HsanState(
             self.named_parameters(),
@@ -146,6 +146,11 @@ class Hsan(Method):
             "positive_similarity": similarity.positive_N.detach().mean(),
             "confident_share": self.training_state.is_confident_N.float().mean(),
         }
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """All parameters, but for an alpha that is not to be learned."""
+        held = () if self.config.learn_alpha else ("alpha",)
+        return [ParameterGroup("all", [p for name, p in self.named_parameters() if name not in held])]
 
     def after_backward(self, *, epoch: int, step: int) -> None:
         """Replace gradients by their sum over all steps so far, where the settings say so."""

@@ -37,6 +37,10 @@ class HsanConfig(Config):
         description="first share of attributes in the similarity, the rest is structure; it is trained and "
         "not bounded",
     )
+    learn_alpha: bool = Field(
+        True,
+        description="whether that share is trained; if not, 1 is attributes alone and 0 structure alone",
+    )
     refresh_every: int = Field(
         10, ge=1, le=1_000_000, description="epochs between refreshes of clusters and weights: count >= 1"
     )

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 
 from gcl.clustering import ClusterConfig, cluster_embeddings
-from gcl.clustering.consensus import MAX_AVERAGE_NODES, _one_hot, coassociation_embedding, find_consensus
+from gcl.clustering.consensus import (
+    MAX_AVERAGE_NODES,
+    _in_canonical_order,
+    _one_hot,
+    coassociation_embedding,
+    find_consensus,
+)
 from gcl.clustering.partition import adjusted_rand_index
 from gcl.errors import UnsuitableSetting
 
@@ -48,6 +54,16 @@ def test_order_of_partitions_and_names_of_clusters_change_no_byte(linkage):
     first, second = (find_consensus(some, 3, seed=2, linkage=linkage) for some in (partitions, others))
     for name in ("cluster_N", "agreement_N", "membership_NK"):
         assert getattr(first, name).tobytes() == getattr(second, name).tobytes()
+
+
+def test_what_is_summed_has_one_order_and_one_set_of_names():
+    """Equal results could be luck where nodes are clear-cut: the sums themselves must be the same."""
+    partitions, _ = noisy_partitions(noise=0.5)
+    rng = np.random.default_rng(1)
+    others = [rng.permutation(3)[partitions[place]] for place in rng.permutation(len(partitions))]
+    first, second = _in_canonical_order(partitions), _in_canonical_order(others)
+    assert [one.tobytes() for one in first] == [one.tobytes() for one in second]
+    assert all(one[0] == 0 and set(one) == {0, 1, 2} for one in first)
 
 
 def test_agreement_and_membership_are_means_of_the_coassociation():

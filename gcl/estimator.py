@@ -42,6 +42,7 @@ class _Fitted:
 
     method: Method
     history: list[dict[str, float]]
+    num_nodes: int
     num_features: int
     num_classes: int | None
     graph_sha256: str
@@ -170,7 +171,7 @@ class ContrastiveEmbedding:
         num_classes = num_labelled_classes if num_classes is None else num_classes
         data = self._data(graph, y_N)
         num_features = _num_features(data)
-        method = self._build(num_features, num_classes)
+        method = self._build(num_features, num_classes, data.num_nodes)
         digest = graph_digest(graph)
         result = train(
             method,
@@ -182,7 +183,9 @@ class ContrastiveEmbedding:
             identity={"graph": digest, "smooth": str(self.smoothing_config), "labels": arrays_digest(y_N)},
             on_epoch=on_epoch,
         )
-        self._fitted = _Fitted(method, result.history, num_features, num_classes, digest, graph, data)
+        self._fitted = _Fitted(
+            method, result.history, graph.num_nodes, num_features, num_classes, digest, graph, data
+        )
         return self
 
     def embed(self, graph: Graph | None = None) -> np.ndarray:
@@ -240,6 +243,7 @@ class ContrastiveEmbedding:
         record = SavedRecord(
             settings=self.settings,
             seed=self.seed,
+            num_nodes=fitted.num_nodes,
             num_features=fitted.num_features,
             num_classes=fitted.num_classes,
             graph_sha256=fitted.graph_sha256,
@@ -263,13 +267,18 @@ class ContrastiveEmbedding:
         record = read_saved(Path(folder))
         try:
             model = cls.from_settings(record.settings, seed=record.seed, device=device)
-            method = model._build(record.num_features, record.num_classes)
+            method = model._build(record.num_features, record.num_classes, record.num_nodes)
         except (AttributeError, TypeError, ValueError) as error:
             raise SourceUnreadable(f"{folder}: settings that this version does not know: {error}") from error
         load_weights(method, Path(folder) / WEIGHTS_FILE)
         method.to(device)
         model._fitted = _Fitted(
-            method, record.history, record.num_features, record.num_classes, record.graph_sha256
+            method,
+            record.history,
+            record.num_nodes,
+            record.num_features,
+            record.num_classes,
+            record.graph_sha256,
         )
         return model
 
@@ -288,9 +297,13 @@ class ContrastiveEmbedding:
         named = [f"{name}={value!r}" for name, value in given.items() if name != "method"]
         return f"{type(self).__name__}({', '.join([repr(self.method), *named])})"
 
-    def _build(self, num_features: int, num_classes: int | None) -> Method:
+    def _build(self, num_features: int, num_classes: int | None, num_nodes: int) -> Method:
         return build_method(
-            self.method_config, num_features=num_features, num_classes=num_classes, seed=self.seed
+            self.method_config,
+            num_features=num_features,
+            num_classes=num_classes,
+            num_nodes=num_nodes,
+            seed=self.seed,
         )
 
     def _data(self, graph: Graph, y_N: np.ndarray | None = None) -> TrainingData:
@@ -312,6 +325,11 @@ class ContrastiveEmbedding:
             raise UnsuitableSetting(
                 "smooth.num_components and spectral features are taken from the whole graph: on another "
                 "graph than the fitted one they mean something else; fit on that graph"
+            )
+        if fitted.method.is_transductive and graph.num_nodes != fitted.num_nodes:
+            raise UnsuitableSetting(
+                f"{self.method} has weights for each of the {fitted.num_nodes} nodes it was fitted "
+                f"on: it embeds no graph of {graph.num_nodes}"
             )
         data = self._data(graph)
         if _num_features(data) != fitted.num_features:

@@ -25,6 +25,7 @@ class SavedRecord:
     Attributes:
         settings: sections ``method``, ``train`` and, for methods that read smoothed rows, ``smooth``.
         seed: run seed.
+        num_nodes: N of the graph it was fitted on.
         num_features: F, columns the method was built for.
         num_classes: K it was built for, or None.
         graph_sha256: digest of the graph it was fitted on.
@@ -33,6 +34,7 @@ class SavedRecord:
 
     settings: dict[str, Any]
     seed: int
+    num_nodes: int
     num_features: int
     num_classes: int | None
     graph_sha256: str

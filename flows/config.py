@@ -141,14 +141,18 @@ def read_preset(name: str) -> dict[str, Any]:
 
 
 def _matching_preset(changes: Mapping[str, Any]) -> str | None:
-    """The preset whose data set (format and name) and method are those asked for, if there is one."""
+    """The preset whose data set (format and name) and method are those asked for, if there is one.
+
+    Of several, the one named after them: ``cora-hsan`` before ``cora-clustering``, which rests on hsan too.
+    """
     wanted = {name: _given(changes, "dataset", name) for name in ("format", "name")}
-    method = _given(changes, "method", "name") or "dmat_i"
-    for name in preset_names():
+    method = _given(changes, "method", "name") or _DEFAULT_METHOD
+    plain = (wanted["name"], f"{wanted['name']}-{method}")
+    for name in sorted(preset_names(), key=lambda name: (name not in plain, name)):
         config = read_preset(name)["config"]
         dataset = config.get("dataset", {})
-        same_data = (dataset.get("format"), dataset.get("name")) == (wanted.get("format"), wanted.get("name"))
-        if wanted.get("name") and same_data and config.get("method", {}).get("name") == method:
+        same_data = (dataset.get("format"), dataset.get("name")) == (wanted["format"], wanted["name"])
+        if wanted["name"] and same_data and config.get("method", {}).get("name") == method:
             return name
     return None
 

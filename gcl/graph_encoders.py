@@ -144,7 +144,7 @@ def rrelu(x: Tensor, generator: torch.Generator | None) -> Tensor:
         return functional.leaky_relu(x, (RRELU_LOWER + RRELU_UPPER) / 2)
     slope = torch.rand(x.shape, generator=generator, device=x.device)
     slope = slope * (RRELU_UPPER - RRELU_LOWER) + RRELU_LOWER
-    return torch.where(x >= 0, x, x * slope)
+    return x * slope.masked_fill_(x >= 0, 1.0)
 
 
 def _xavier(rows: int, columns: int, generator: torch.Generator) -> nn.Parameter:

@@ -81,7 +81,7 @@ def _best_cuts(value_bM: Tensor) -> tuple[Tensor, Tensor]:
     centred_bM = sorted_bM - total_b1 / count_b1.clamp(min=1)  # float64, whatever the values are
     if has_holes:
         centred_bM.nan_to_num_(nan=0.0)
-    square_b = torch.einsum("bm,bm->b", centred_bM, centred_bM)
+    square_b = centred_bM.square().sum(1)
     gain_bM = _running_sums(centred_bM).square_().mul_(_gain_scale(count_b1, sorted_bM.shape[1]))
     gain_b, cut_b = gain_bM.max(1)
     # A cut between equal values would part them by their order alone. It is hardly ever the best one.

@@ -32,7 +32,9 @@ def build_for(data: TrainingData, config: MethodConfig, *, num_classes: int | No
         num_features = data.x_NF.shape[1]
     else:
         num_features = data.graph.num_features if data.graph is not None else 0
-    return build_method(config, num_features=num_features, num_classes=num_classes, seed=seed)
+    return build_method(
+        config, num_features=num_features, num_classes=num_classes, num_nodes=data.num_nodes, seed=seed
+    )
 
 
 def _training_labels(work: Work) -> np.ndarray:

@@ -39,7 +39,7 @@ def info_nce_loss(
         temperature: tau > 0 that divides the cosines.
         both_directions: whether v to u counts too; else u is the anchor alone.
         negatives_include_self: the negatives are (N - 1) times the mean over ALL nodes, the positive among
-            them: uniform weights 1/N as the code released for NML-GCL (arXiv 2412.09073) has them.
+            them: uniform weights 1/N as the code released for NML-GCL (arXiv 2505.10307) has them.
         block_size: rows at a time; None for what is fast on the device.
 
     Returns:

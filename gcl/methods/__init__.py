@@ -8,9 +8,13 @@ if TYPE_CHECKING:
     from gcl.methods.base import Method
 
 METHODS: dict[str, str] = {
+    "augcl": "gcl.methods.augcl:Augcl",
     "dmat_i": "gcl.methods.dmat_i:DmatI",
     "dmt": "gcl.methods.dmt:Dmt",
     "grace": "gcl.methods.grace:Grace",
+    "hsan": "gcl.methods.hsan:Hsan",
+    "nml_gcl": "gcl.methods.nml_gcl:NmlGcl",
+    "progcl": "gcl.methods.progcl:ProGcl",
 }
 """Name -> where its class lies; loaded on demand, because the classes need torch."""
 
@@ -29,7 +33,12 @@ def method_class(name: str) -> "type[Method]":
 
 
 def build_method(
-    config: "Config", *, num_features: int, num_classes: int | None = None, seed: int
+    config: "Config",
+    *,
+    num_features: int,
+    num_classes: int | None = None,
+    num_nodes: int | None = None,
+    seed: int,
 ) -> "Method":
     """The untrained method that `config` describes.
 
@@ -37,7 +46,11 @@ def build_method(
         config: a method's configuration; its `name` says which.
         num_features: F, width of the input rows.
         num_classes: K, for methods that use labels or ask for as many clusters as classes.
+        num_nodes: N, for methods with weights of single nodes.
         seed: run seed the initial weights derive from.
     """
-    name = str(getattr(config, "name", ""))
-    return method_class(name)(config, num_features=num_features, num_classes=num_classes, seed=seed)
+    found = method_class(str(getattr(config, "name", "")))
+    sizes = {"num_features": num_features, "num_classes": num_classes}
+    if found.is_transductive:
+        sizes["num_nodes"] = num_nodes
+    return found(config, **sizes, seed=seed)  # type: ignore[arg-type]

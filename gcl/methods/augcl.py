@@ -232,7 +232,7 @@ class Augcl(Grace):
         if fitted.answered_share < LEAST_ANSWERED:
             logger.warning(
                 "the estimator answers %.4f of the pairs and abstains on the others: the negatives weigh "
-                "almost uniformly; a smaller method.fit_learning_rate or more method.pretrain_passes may help",
+                "almost uniformly; a lower method.fit_learning_rate or more method.pretrain_passes may help",
                 fitted.answered_share,
             )
 

@@ -124,6 +124,8 @@ class Method(nn.Module, ABC):
         uses_labels: whether it is handed `TrainingData.y_N`.
         min_num_nodes: least N it is defined for; fewer raise NotDefined.
         needs_edges: whether a graph without edges is refused.
+        is_transductive: whether it has weights of single nodes: it is built with `num_nodes`, and embeds
+            no others.
     """
 
     name: ClassVar[str]
@@ -132,6 +134,7 @@ class Method(nn.Module, ABC):
     uses_labels: ClassVar[bool] = False
     min_num_nodes: ClassVar[int] = 2
     needs_edges: ClassVar[bool] = False
+    is_transductive: ClassVar[bool] = False
     config: BaseConfig
 
     @abstractmethod

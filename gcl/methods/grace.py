@@ -9,7 +9,7 @@ from gcl.config import Config
 from gcl.losses.contrastive import grace_loss
 from gcl.losses.grouped import positive_similarity
 from gcl.methods.base import Batch
-from gcl.methods.configs.grace import GraceConfig
+from gcl.methods.configs.grace import GraceConfig, GraceSettings
 from gcl.methods.graph_views import GraphViewsMethod, ProjectionHead, graph_of
 
 
@@ -48,9 +48,11 @@ class Grace(GraphViewsMethod):
 
     name = "grace"
     Config: ClassVar[type[Config]] = GraceConfig
-    config: GraceConfig  # type: ignore[assignment]
+    config: GraceSettings  # type: ignore[assignment]
 
-    def __init__(self, config: GraceConfig, *, num_features: int, num_classes: int | None, seed: int) -> None:
+    def __init__(
+        self, config: GraceSettings, *, num_features: int, num_classes: int | None, seed: int
+    ) -> None:
         super().__init__(config, num_features=num_features, num_classes=num_classes, seed=seed)
         self.projector = ProjectionHead(config, config.embedding_size, self.init_generator)
 

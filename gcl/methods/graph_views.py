@@ -62,6 +62,7 @@ class GraphViewsMethod(Method):
             epoch: counter from 0.
             seed: run seed.
         """
+        self._ready(graph)  # forgets the views of another graph
         if self._views is None or self._views[0] != (epoch, seed):
             views = [self._draw(graph, torch_generator(seed, "augment", epoch, v), v) for v in (0, 1)]
             self._views = ((epoch, seed), views)

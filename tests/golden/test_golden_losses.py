@@ -14,7 +14,15 @@ import torch
 from gcl.graph import Graph
 from gcl.methods import METHODS, build_method, method_class
 from gcl.methods.base import TrainingData
-from gcl.methods.configs import DmatIConfig, DmtConfig, GraceConfig
+from gcl.methods.configs import (
+    AugclConfig,
+    DmatIConfig,
+    DmtConfig,
+    GraceConfig,
+    HsanConfig,
+    NmlGclConfig,
+    ProGclConfig,
+)
 from gcl.trainer import train
 from gcl.trainer_config import TrainConfig
 
@@ -22,6 +30,7 @@ GOLDEN = Path(__file__).with_name("losses.json")
 MLP = {"encoder": "mlp", "hidden_size": 6, "embedding_size": 4, "dropout_rate": 0.25, "projector": "mlp"}
 VIEWS = {"entry_dropout_rate": 0.8, "use_bias": True}  # written out: defaults may change, the losses may not
 DMAT_I, DMT = {**VIEWS, "temperature": 0.3}, {**VIEWS, "temperature": 0.2}
+GCN = {"hidden_size": 6, "embedding_size": 4, "projection_size": 4, "temperature": 0.4}
 SETTINGS = {
     "dmat_i": DmatIConfig(**DMAT_I, embedding_size=4),
     "dmat_i-mlp-C": DmatIConfig(**DMAT_I, **MLP, num_views=3, form="C", debias_prior=0.2),
@@ -34,7 +43,14 @@ SETTINGS = {
     "dmt": DmtConfig(**DMT, embedding_size=4),
     "dmt-negatives": DmtConfig(**DMT, embedding_size=4, unlabelled="negatives", negative_mass="num_classes"),
     "dmt-instance": DmtConfig(**DMT, **MLP, unlabelled="instance", num_views=2),
-    "grace": GraceConfig(hidden_size=6, embedding_size=4, projection_size=4, temperature=0.4),
+    "grace": GraceConfig(**GCN),
+    "progcl": ProGclConfig(**GCN, start_epoch=2),
+    "augcl": AugclConfig(**GCN, warmup_epochs=2, estimator="analytic"),
+    "nml_gcl": NmlGclConfig(
+        hidden_size=6, embedding_size=4, metric_hidden_size=4, metric_size=4, temperature=0.8, metric_steps=2
+    ),
+    "hsan": HsanConfig(embedding_size=4, num_clusters=2, refresh_every=2, confident_rate=0.7, focus_power=2),
+    "hsan-released": HsanConfig(embedding_size=4, num_clusters=2, refresh_every=2, semantics="released"),
 }
 
 
@@ -60,7 +76,7 @@ def losses(config):
         graph if "graph" in declared.inputs else None,
         y_N if declared.uses_labels else None,
     )
-    method = build_method(config, num_features=5, num_classes=2, seed=0)
+    method = build_method(config, num_features=5, num_classes=2, num_nodes=12, seed=0)
     settings = TrainConfig(epochs=5, batch_size=12, learning_rate=0.05)
     history = train(method, data, settings, seed=0).history
     return [{name: value for name, value in terms.items() if "loss" in name} for terms in history]

@@ -7,10 +7,25 @@ from typing import Annotated
 
 from pydantic import Field
 
+from gcl.methods.configs.augcl import AugclConfig
 from gcl.methods.configs.dmat import DmatIConfig, DmtConfig
 from gcl.methods.configs.grace import GraceConfig
-from gcl.methods.configs.rows import RowEncoderConfig
+from gcl.methods.configs.hsan import HsanConfig
+from gcl.methods.configs.nml_gcl import NmlGclConfig
+from gcl.methods.configs.progcl import ProGclConfig
 
-MethodConfig = Annotated[DmatIConfig | DmtConfig | GraceConfig, Field(discriminator="name")]
+MethodConfig = Annotated[
+    AugclConfig | DmatIConfig | DmtConfig | GraceConfig | HsanConfig | NmlGclConfig | ProGclConfig,
+    Field(discriminator="name"),
+]
 
-__all__ = ["DmatIConfig", "DmtConfig", "GraceConfig", "MethodConfig", "RowEncoderConfig"]
+__all__ = [
+    "AugclConfig",
+    "DmatIConfig",
+    "DmtConfig",
+    "GraceConfig",
+    "HsanConfig",
+    "MethodConfig",
+    "NmlGclConfig",
+    "ProGclConfig",
+]

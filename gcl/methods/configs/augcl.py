@@ -4,13 +4,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from gcl.methods.configs.grace import GraceConfig
+from gcl.methods.configs.grace import GraceSettings
 
 
-class AugclConfig(GraceConfig):
+class AugclConfig(GraceSettings):
     """AUGCL on GRACE: negatives weigh by how uncertain their affinity to the anchor is."""
 
-    name: Literal["augcl"] = Field("augcl", description="the method: augcl")  # type: ignore[assignment]
+    name: Literal["augcl"] = Field("augcl", description="the method: augcl")
     estimator: Literal["gambler", "softmax", "entropy", "distance", "analytic"] = Field(
         "analytic",
         description="uncertainty of a pair: abstention of a trained Deep Gamblers head (gambler); softmax "

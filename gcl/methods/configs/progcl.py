@@ -4,13 +4,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from gcl.methods.configs.grace import GraceConfig
+from gcl.methods.configs.grace import GraceSettings
 
 
-class ProGclConfig(GraceConfig):
+class ProGclConfig(GraceSettings):
     """ProGCL: GRACE until `start_epoch`, then negatives weighted by a mixture of their similarities."""
 
-    name: Literal["progcl"] = Field("progcl", description="the method: progcl")  # type: ignore[assignment]
+    name: Literal["progcl"] = Field("progcl", description="the method: progcl")
     # Released code: the mixture is fitted once, at epoch 400, to 100 random columns of the similarities, by
     # 10 iterations from a share of false negatives of .05 (.15 for one data set).
     start_epoch: int = Field(

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gcl.encoders import build_encoder, build_projector, linear_layer
-from gcl.methods.configs import RowEncoderConfig
+from gcl.methods.configs.rows import RowEncoderConfig
 from gcl.random import torch_generator
 
 

@@ -179,6 +179,8 @@ def test_resumed_run_equals_the_unbroken_one(estimator, stop_after, tmp_path):
     assert result.resumed_from == stop_after
     assert result.history == expected.history
     assert equal(weights(resumed), weights(unbroken))
+    found, same = (method.negative_weights(make_data(), *pairs(), seed=0) for method in (resumed, unbroken))
+    assert np.array_equal(found.weight_AM, same.weight_AM)
 
 
 @one_of_each_kind

@@ -3,12 +3,12 @@
     python benchmarks/losses_hsan.py                       # writes benchmarks/results/losses_hsan.json
     python benchmarks/losses_hsan.py --nodes 7650 --features 745 --embedding-size 500 --no-keep
 
-A step is forward, backward and Adam, weighted as between two refreshes; every contender starts from the same
-weights and the same refresh. "dense" is plain torch in float32 with autograd's own memory: 2N x 2N similarities
-of full-width embeddings, the mask, the exponentials and the weights as matrices, a dense adjacency. "ours" runs
-in float32, and with matrix products in bfloat16 (train.precision). Each contender runs in a process of its own
-with one thread; they take turns, and the ratios are of the least processor time of all turns, which neighbours
-on a busy machine disturb least. Data are random.
+A step is forward, backward and Adam, weighted as between two refreshes; every contender starts from the
+same weights and the same refresh. "dense" is plain torch in float32 with autograd's own memory: 2N x 2N
+similarities of full-width embeddings, the mask, the exponentials and the weights as matrices, a dense
+adjacency. "ours" runs in float32, and with matrix products in bfloat16 (train.precision). Each contender runs
+in a process of its own with one thread; they take turns, and the ratios are of the least processor time of
+all turns, which neighbours on a busy machine disturb least. Data are random.
 """
 
 import argparse

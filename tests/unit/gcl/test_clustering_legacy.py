@@ -49,15 +49,13 @@ def test_planted_clusters_are_found_by_some_seed():
 
 
 def test_empty_clusters_are_filled():
-    # Two places hold almost all points, so most drawn sets repeat a place and leave clusters empty.
-    z_ND = np.zeros((40, 2), np.float32)
-    z_ND[20:] = 1.0
-    z_ND[0], z_ND[39] = (0.0, 3.0), (5.0, 1.0)
-    for seed in range(10):
-        fit = fit_legacy_kmeans(z_ND, 4, seed=seed)
+    # Two centroids in the middle have the least total distance, and neither ever moves.
+    z_ND = np.concatenate([np.zeros(20), np.full(3, -1), np.full(3, 1)]).astype(np.float32)[:, None]
+    for seed in range(5):
+        fit = fit_legacy_kmeans(z_ND, 2, seed=seed)
         assert np.isfinite(fit.centroid_KD).all()
-        assert set(fit.cluster_N) == {0, 1, 2, 3}
-        assert fit.inertia < 1e-6
+        assert set(fit.cluster_N) == {0, 1}
+        assert fit.inertia < 6
 
 
 def test_fewer_distinct_points_than_clusters_leave_clusters_empty_not_nan():

@@ -131,6 +131,17 @@ _SAMPLES = {
         {"extra_columns": ("loss", "contrastive")},
         {"num_epochs": 3},
     ),
+    "negatives.pairs": Sample(
+        "negatives.pairs",
+        {
+            "anchor": [0, 0, 3],
+            "candidate": [1, 5, 2],
+            "similarity": [0.5, -1.0, 1.0],
+            "weight": [0.5, 1.5, 1.0],
+        },
+        {},
+        {"num_nodes": 6},
+    ),
     "checks.checks": Sample(
         "checks.checks",
         {"epoch": [2, 2, 2, 4, 4, 4], "node": [0, 1, 2, 0, 1, 2], "z": VECTORS},

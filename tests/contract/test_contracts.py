@@ -129,6 +129,15 @@ BREAKS: list[tuple[str, str, str, Callable[[Any], None], int | None]] = [
             (name, "values_present", "z", put("z", 4, [None, 1.0]), 4),
         )
     ),
+    ("negatives.pairs", "anchors_in_range", "anchor", put("anchor", 1, 6), 1),
+    ("negatives.pairs", "anchors_in_range", "anchor", put("anchor", 1, -1), 1),
+    ("negatives.pairs", "candidates_in_range", "candidate", put("candidate", 2, 6), 2),
+    ("negatives.pairs", "candidates_in_range", "candidate", put("candidate", 2, -1), 2),
+    ("negatives.pairs", "similarities_are_cosines", "similarity", put("similarity", 0, 1.5), 0),
+    ("negatives.pairs", "similarities_are_cosines", "similarity", put("similarity", 0, -1.5), 0),
+    ("negatives.pairs", "weights_not_negative", "weight", put("weight", 0, -0.1), 0),
+    ("negatives.pairs", "values_finite", "weight", put("weight", 0, NAN), 0),
+    ("negatives.pairs", "values_present", "anchor", put("anchor", 0, None), 0),
     ("checks.checks", "every_check_whole", "table", drop_last_row, None),
     ("checks.checks", "epochs_in_range", "epoch", put("epoch", 0, 0), 0),
     ("checks.checks", "epochs_in_range", "epoch", put("epoch", 5, 5), 5),
@@ -350,7 +359,13 @@ def test_every_metric_of_a_run_has_a_range_and_every_range_a_metric(tmp_path: Pa
     from tests.tiny_runs import run_direct, tiny
 
     state = run_direct(
-        tiny("dataset.edge_holdout=0.1", "evaluate.target_risk=0.9"), tmp_path / "store", until="evaluate"
+        tiny(
+            "dataset.edge_holdout=0.1",
+            "evaluate.target_risk=0.9",
+            "method.name=progcl",  # which weighs its negatives, so that those figures are there too
+            "method.start_epoch=1",
+        ),
+        tmp_path / "store", until="evaluate"
     ).state
     table = pq.read_table(state.store.path(state.artifacts["metrics"]) / "metrics.parquet")
     assert set(table.column("metric").to_pylist()) == set(METRIC_RANGES)

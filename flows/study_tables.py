@@ -8,7 +8,7 @@ from flows.study_record import Difference, StudyRecord, SummaryRow
 # Metrics between 0 and 1 that are read in percent; everything else is printed as it is.
 _SHARES = {
     "accuracy", "macro_f1", "micro_f1", "nmi", "ari", "fmi", "auc", "average_precision", "coverage",
-    "false_negative_auc", "calibrated_accuracy",
+    "false_negative_auc", "false_negative_share", "similarity_auc", "calibrated_accuracy",
 }  # fmt: skip
 _CONTROLS = {"smoothed": "smoothed features", "random_init": "untrained encoder"}
 

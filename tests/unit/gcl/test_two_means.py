@@ -140,3 +140,11 @@ def test_the_threshold_lies_halfway_and_never_on_the_upper_side():
     partition = two_means(torch.tensor([[1.0, 2.0, 2.0], [1.0, above, above]]))
     assert partition.threshold_B[0].item() == 1.5
     assert partition.is_upper_BM.tolist() == [[False, True, True]] * 2
+
+
+@pytest.mark.parametrize("width", [3, 7, 10, 49])
+def test_round_off_parts_no_equal_values(width):
+    """The mean of ten times .1 is not .1: each cut seems to gain a little."""
+    partition = two_means(torch.full((1, width), 0.1, dtype=torch.float64))
+    assert partition.is_upper_BM.all()
+    assert partition.threshold_B.item() == -torch.inf

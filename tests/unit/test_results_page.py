@@ -113,3 +113,38 @@ def test_published_figures_say_their_source_and_class_and_have_a_value_a_metric(
 def test_the_page_is_what_the_kept_results_give(pages: ModuleType) -> None:
     made = pages.render(BENCHMARKS / "results", PUBLISHED)
     assert (REPOSITORY / "docs" / "results.md").read_text() == made, "run python benchmarks/results.py page"
+
+
+def test_runs_and_studies_are_kept_without_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = importlib.util.spec_from_file_location("results_program", BENCHMARKS / "results.py")
+    assert spec is not None
+    assert spec.loader is not None
+    program = importlib.util.module_from_spec(spec)
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    spec.loader.exec_module(program)
+    monkeypatch.setattr(program, "RESULTS", tmp_path / "results")
+    stage = {"stage": "train", "state": "ran", "seconds": 2.0, "peak_rss_bytes": 5}
+    run = {"config": {"dataset": {"name": "cora", "path": "secret/data"}, "method": {"name": "grace"}},
+           "preset": None,
+           "seeds": [0], "versions": {}, "device": "cpu", "machine": {}, "store": "secret/store",
+           "stages": [stage], "metrics": [], "validation_metrics": [], "notes": []}  # fmt: skip
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    program.add(tmp_path, "cora-grace", "gclflow run")
+    cell = {"dataset": "one", "variant": "default", "point": {}, "seed": 0, "state": "failed",
+            "reason": "none",
+            "preset": "none", "overrides": ["seed=0"], "metrics": [metric("nmi", 0.5)]}  # fmt: skip
+    study = {
+        "name": "tiny",
+        "title": "Tiny",
+        "question": "?",
+        "figures": ["*"],
+        "datasets": [{"name": "one"}],
+    }
+    record = {"study": study, "seeds": [0], "num_planned": 1, "versions": {}, "machine": {}, "cells": [cell]}
+    (tmp_path / "study.json").write_text(json.dumps(record))
+    program.add_study(tmp_path)
+    kept = {path.name: path.read_text() for path in (tmp_path / "results").rglob("*.json")}
+    assert set(kept) == {"cora-grace.json", "tiny.json"}
+    assert not any("secret" in text for text in kept.values())
+    assert json.loads(kept["cora-grace.json"])["stage_seconds"] == {"train": 2.0}
+    assert json.loads(kept["tiny.json"])["cells"][0]["metrics"] == []

@@ -107,28 +107,26 @@ def train(
     with _deterministic(device):
         for epoch in range(len(history), config.epochs):
             started = time.monotonic()
-            finished = keeper.capture(method, optimizer, history) if can_stop else None
             learning_rate = learning_rate_at(epoch, config)
             for group, settings in zip(groups, optimizer.param_groups, strict=True):
                 settings["lr"] = learning_rate_at(epoch, config, group.learning_rate)
             method.train()
             totals: dict[str, list[float]] = {}
+            finished: TrainingState | None = None
             batches = method.epoch_batches(data, epoch=epoch, seed=seed, batch_size=config.batch_size)
-            for step, rows_B in enumerate(batches):
+            for step, (rows_B, is_last) in enumerate(_with_last_marked(batches)):
                 if reason := stop():
-                    keeper.save(finished)
+                    keeper.save(finished if step else keeper.capture(method, optimizer, history))
                     raise TrainingInterrupted(f"{reason}; {epoch} of {config.epochs} epochs are finished")
-                optimizer.zero_grad(set_to_none=True)
+                if can_stop and step == 0 and not is_last:  # a stop between steps goes back to here
+                    finished = keeper.capture(method, optimizer, history)
                 _hold_still(groups, method.moving_group(epoch=epoch, step=step))
                 batch = data.batch(rows_B, device=device)
                 with _precision(device, config):
                     terms = method.training_loss(batch, epoch=epoch, step=step, seed=seed)
                 for name, value in _finite_values(terms, epoch).items():
                     totals.setdefault(name, []).append(value)
-                torch.autograd.backward(terms["loss"])
-                method.after_backward(epoch=epoch, step=step)
-                _check_gradients(method, epoch)
-                optimizer.step()
+                _move(method, optimizer, terms["loss"], epoch=epoch, step=step)
             _hold_still(groups, None)
             method.after_epoch(data, epoch=epoch, seed=seed)
 
@@ -141,6 +139,23 @@ def train(
             if (epoch + 1) % config.checkpoint_every == 0 or epoch + 1 == config.epochs:
                 keeper.save(keeper.capture(method, optimizer, history))
     return result
+
+
+def _move(method: Method, optimizer: torch.optim.Optimizer, loss: Tensor, *, epoch: int, step: int) -> None:
+    """One step of the optimiser, unless a gradient is not finite."""
+    optimizer.zero_grad(set_to_none=True)
+    torch.autograd.backward(loss)
+    method.after_backward(epoch=epoch, step=step)
+    _check_gradients(method, epoch)
+    optimizer.step()
+
+
+def _with_last_marked(batches: Iterator[Tensor]) -> Iterator[tuple[Tensor, bool]]:
+    """Each batch, and whether it is the last: known by looking one ahead."""
+    ahead = next(batches, None)
+    while ahead is not None:
+        current, ahead = ahead, next(batches, None)
+        yield current, ahead is None
 
 
 def learning_rate_at(epoch: int, config: TrainConfig, full: float | None = None) -> float:

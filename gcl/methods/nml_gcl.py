@@ -1,7 +1,7 @@
-"""NML-GCL: contrast of two views of the graph, the negatives weighted by a learned metric."""
+"""NML-GCL: contrast of two views of the graph, negatives weighted by a learned metric or by its optimum."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,6 +15,7 @@ from gcl.graph import Graph
 from gcl.graph_encoders import rrelu
 from gcl.losses.grouped import cosine_rows
 from gcl.losses.nml import MetricRows, nml_loss, relative_weights
+from gcl.losses.nml_free_form import FIRST_SWEEPS, SETTLED_SWEEPS, free_form_weights, nml_free_form_loss
 from gcl.methods.base import Batch, PairWeights, ParameterGroup, TrainingData, evaluation
 from gcl.methods.configs.nml_gcl import NmlGclConfig
 from gcl.methods.graph_views import GraphViewsMethod, graph_of, xavier_linear
@@ -23,6 +24,8 @@ from gcl.random import torch_generator
 ENCODER, METRIC = "encoder", "metric"
 WATCHED_ANCHORS, WATCHED_CANDIDATES = 128, 1024
 """Nodes whose pairs are watched: evenly spaced, and few enough that watching costs nothing."""
+WeightsOf = Callable[[Tensor], Tensor]
+"""Of anchors of the first view, int64 [A]: their weights N m_ij over all nodes of the second, [A, N]."""
 WEIGHED_ANCHORS = 256
 """Anchors whose weights over all nodes are held at once."""
 KEPT_TILES_BYTES = 1 << 29
@@ -64,6 +67,12 @@ class NmlGcl(GraphViewsMethod):
         groups instead of one Adam whose frozen half may still decay. Above `max_exact_nodes` nodes, each
         step contrasts a random sample. Start, ramp, sign, heads and joint steps are ours.
 
+        `metric=free_form` is ours too: no network, but the weights that minimise the objective, known in
+        closed form (`gcl.losses.nml_free_form`) and tracked by one sweep an epoch. They carry no gradient,
+        which is exact at the minimum. They differ from uniform ones where alpha_eff is of the size of 1,
+        and most at small temperatures; during a ramp they are those of alpha_eff / strength. Their
+        divergence is reported (`kl_divergence`, of the watched anchors) but not part of the loss.
+
         The paper derives a tighter bound on mutual information than InfoNCE's. We promise no bound: rows that
         sum to one are not enough for it when the weights depend on the samples (for independent views, m
         falling with s already gives an estimate above the true value of 0), and that the best weights do at
@@ -94,6 +103,9 @@ class NmlGcl(GraphViewsMethod):
             MetricNetwork(config, self.init_generator) for _ in range(num_heads)
         )
         self.training_state.register_buffer("metric_strength", torch.ones(()))
+        if config.metric == "free_form":  # of an epoch's two views: what the next one's weights start from
+            self.training_state.register_buffer("log_mass_VN", torch.empty(2, 0))
+        self._next_log_mass_VN: Tensor | None = None
         self._constant: _ConstantViews | None = None
 
     def parameter_groups(self) -> list[ParameterGroup]:
@@ -129,6 +141,8 @@ class NmlGcl(GraphViewsMethod):
         if nodes is not None:
             u_ND, v_ND = u_ND[nodes], v_ND[nodes]
         strength = 1.0 if is_metric_step else self._metric_strength(epoch)
+        if self.config.metric == "free_form" and strength > 0:
+            return self._free_form_terms(u_ND, v_ND, strength, is_sample=nodes is not None)
         draws = [self.generator(seed, "metric_rrelu", epoch, step, view) for view in (0, 1)]
         metric = self._metric_rows(u_ND, v_ND, draws) if strength > 0 else None
         found = nml_loss(
@@ -145,12 +159,15 @@ class NmlGcl(GraphViewsMethod):
         terms = {"loss": found.loss, "contrastive_loss": found.contrast, "kl_divergence": found.kl}
         if not is_metric_step:
             self._constant = None
-            terms |= self._watched(u_ND, v_ND, metric, strength)
+            terms |= self._watched(u_ND, v_ND, None if metric is None else self._learned(metric, strength))
         return terms
 
     def after_epoch(self, data: TrainingData, *, epoch: int, seed: int) -> None:
-        """Note how far the metric's ramp has come, for the weights that are asked for after training."""
+        """Note how far the metric's ramp has come, and where the free-form weights stand."""
         self.training_state.get_buffer("metric_strength").fill_(self._metric_strength(epoch))
+        if self._next_log_mass_VN is not None:
+            self.training_state.register_buffer("log_mass_VN", self._next_log_mass_VN)
+            self._next_log_mass_VN = None
 
     def kl_weight(self, num_contrasted: int) -> float:
         """Coefficient of the divergence from uniform weights: alpha_eff.
@@ -168,8 +185,9 @@ class NmlGcl(GraphViewsMethod):
     ) -> PairWeights | None:
         """N m_ij of pairs, anchors in one fresh view and candidates in another.
 
-        The weight of a pair is its share of all N nodes, so each anchor costs O(N). None for uniform weights,
-        of a metric that training ended too early to begin too.
+        The weight of a pair is its share of all N nodes, so each anchor costs O(N). Free-form weights are
+        settled anew for these views. None for uniform weights, of a metric that training ended too early to
+        begin too.
         """
         strength = float(self.training_state.get_buffer("metric_strength"))
         if self.config.metric == "uniform" or strength == 0:
@@ -182,12 +200,15 @@ class NmlGcl(GraphViewsMethod):
                 self.encode(graph, self._draw(graph, torch_generator(seed, "negative_weights", v), v))
                 for v in (0, 1)
             )
-            metric = self._metric_rows(u_ND, v_ND, None)
+            if self.config.metric == "free_form":
+                weights_of = self._free_form(u_ND, v_ND, strength)
+            else:
+                weights_of = self._learned(self._metric_rows(u_ND, v_ND, None), strength)
             for first in range(0, len(anchors_A), WEIGHED_ANCHORS):
                 part = slice(first, first + WEIGHED_ANCHORS)
                 anchors = torch.from_numpy(anchors_A[part]).to(self.device)
                 candidates = torch.from_numpy(candidates_AM[part]).to(self.device)
-                weight_AN = self._weights(metric, anchors, strength=strength)
+                weight_AN = weights_of(anchors)
                 cosine_AN = cosine_rows(u_ND[anchors]) @ cosine_rows(v_ND).T
                 weight_AM[part] = weight_AN.gather(1, candidates).cpu().numpy()
                 similarity_AM[part] = cosine_AN.gather(1, candidates).cpu().numpy()
@@ -233,25 +254,84 @@ class NmlGcl(GraphViewsMethod):
             u_candidate_NM=as_candidate(u_ND, first),
         )
 
-    def _weights(self, metric: MetricRows, anchors_A: Tensor, *, strength: float) -> Tensor:
-        """N m_ij of some anchors of the first view over all nodes of the second, [A, N]."""
-        return relative_weights(
-            metric.u_anchor_NM[anchors_A],
-            metric.v_candidate_NM,
-            metric_temperature=self.config.metric_temperature / strength,
-            metric_sign=self.config.metric_sign,
-            self_A=None if self.config.include_self else anchors_A,
+    def _free_form_terms(
+        self, u_ND: Tensor, v_ND: Tensor, strength: float, *, is_sample: bool
+    ) -> dict[str, Tensor]:
+        """The loss under free-form weights; of a sample of nodes they start anew, else where they stood."""
+        known_VN: Tensor | None = self.training_state.get_buffer("log_mass_VN")
+        if is_sample or known_VN is None or known_VN.shape[1] != len(u_ND):
+            known_VN = None
+        found = nml_free_form_loss(
+            u_ND,
+            v_ND,
+            temperature=self.config.temperature,
+            alpha=self.kl_weight(len(u_ND)) / strength,
+            log_mass_VN=known_VN,
+            include_self=self.config.include_self,
+            keep_tiles_bytes=KEPT_TILES_BYTES,
         )
+        if not is_sample:
+            self._next_log_mass_VN = found.log_mass_VN
+        weights_of = self._free_form(
+            u_ND,
+            v_ND,
+            strength,
+            num_sweeps=FIRST_SWEEPS if known_VN is None else 1,
+            log_mass_N=None if known_VN is None else known_VN[0],
+        )
+        watched = self._watched(u_ND, v_ND, weights_of)
+        return {"loss": found.loss, "contrastive_loss": found.loss.detach()} | watched
+
+    def _free_form(
+        self,
+        u_ND: Tensor,
+        v_ND: Tensor,
+        strength: float,
+        *,
+        num_sweeps: int = SETTLED_SWEEPS,
+        log_mass_N: Tensor | None = None,
+    ) -> WeightsOf:
+        """Free-form weights of anchors of the first view, of as many nodes as a step contrasts."""
+        num_contrasted = len(u_ND)
+        if num_contrasted > self.config.max_exact_nodes:
+            num_contrasted = min(num_contrasted, self.config.num_sampled_nodes)
+        u_ND, v_ND = cosine_rows(u_ND.detach()) / self.config.temperature, cosine_rows(v_ND.detach())
+
+        def weights_of(anchors_A: Tensor) -> Tensor:
+            u_AD = u_ND[anchors_A]
+            return free_form_weights(
+                u_AD @ v_ND.T,
+                (u_AD * v_ND[anchors_A]).sum(dim=1),
+                alpha=self.kl_weight(num_contrasted) / strength,
+                log_mass_A=None if log_mass_N is None else log_mass_N[anchors_A],
+                num_sweeps=num_sweeps,
+                self_A=None if self.config.include_self else anchors_A,
+                num_contrasted=num_contrasted,
+            )
+
+        return weights_of
+
+    def _learned(self, metric: MetricRows, strength: float) -> WeightsOf:
+        """Weights of a network or of cosines, for anchors of the first view."""
+
+        def weights_of(anchors_A: Tensor) -> Tensor:
+            return relative_weights(
+                metric.u_anchor_NM[anchors_A],
+                metric.v_candidate_NM,
+                metric_temperature=self.config.metric_temperature / strength,
+                metric_sign=self.config.metric_sign,
+                self_A=None if self.config.include_self else anchors_A,
+            )
+
+        return weights_of
 
     @torch.no_grad()
-    def _watched(
-        self, u_ND: Tensor, v_ND: Tensor, metric: MetricRows | None, strength: float
-    ) -> dict[str, Tensor]:
+    def _watched(self, u_ND: Tensor, v_ND: Tensor, weights_of: WeightsOf | None) -> dict[str, Tensor]:
         """Correlation of weight and similarity, and quantiles of N m, over a sample of pairs (i, j != i)."""
         if self.config.metric == "uniform":
             return {}
         names = ("weight_05_percent", "weight_50_percent", "weight_95_percent")
-        if metric is None:
+        if weights_of is None:
             one = torch.ones((), device=u_ND.device)
             return {"weight_similarity_correlation": one * 0} | dict.fromkeys(names, one)
         num_nodes = len(u_ND)
@@ -259,11 +339,14 @@ class NmlGcl(GraphViewsMethod):
             anchors_A = _evenly(num_nodes, WATCHED_ANCHORS, u_ND.device)
             candidates_M = _evenly(num_nodes, WATCHED_CANDIDATES, u_ND.device)
             is_pair_AM = anchors_A[:, None] != candidates_M
-            weight = self._weights(metric, anchors_A, strength=strength)[:, candidates_M][is_pair_AM]
+            weight_AN = weights_of(anchors_A)
+            weight = weight_AN[:, candidates_M][is_pair_AM]
             similarity_AM = cosine_rows(u_ND[anchors_A]) @ cosine_rows(v_ND[candidates_M]).T
             quantiles = torch.quantile(weight, weight.new_tensor([0.05, 0.5, 0.95]))
-            correlation = _correlation(weight, similarity_AM[is_pair_AM])
-        return {"weight_similarity_correlation": correlation} | dict(zip(names, quantiles, strict=True))
+            terms = {"weight_similarity_correlation": _correlation(weight, similarity_AM[is_pair_AM])}
+            if self.config.metric == "free_form":  # the loss does not need it, so a sample is enough
+                terms["kl_divergence"] = -weight_AN[weight_AN > 0].log().mean()
+        return terms | dict(zip(names, quantiles, strict=True))
 
 
 class MetricNetwork(nn.Module):

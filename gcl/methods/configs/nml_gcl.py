@@ -1,8 +1,8 @@
 """Settings of NML-GCL."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gcl.methods.configs.graphs import GraphEncoderConfig, GraphViewConfig, NegativesConfig, Rate
 
@@ -25,10 +25,11 @@ class NmlGclConfig(GraphEncoderConfig, GraphViewConfig, NegativesConfig):
     )
     temperature: float = Field(0.8, gt=0, le=100, description="divides the cosine scores: tau > 0")
 
-    metric: Literal["network", "cosine", "uniform"] = Field(
+    metric: Literal["network", "cosine", "uniform", "free_form"] = Field(
         "network",
         description="what weighs the negatives: network, learned; cosine of the embeddings (an ablation); "
-        "uniform: nothing, which is InfoNCE",
+        "uniform: nothing, which is InfoNCE; free_form: the weights that minimise the loss themselves, no "
+        "network (our extension, for alpha of 1 to 2 with alpha_scale none)",
     )
     metric_heads: Literal["one", "two"] = Field(
         "one", description="networks: one for anchors and candidates, or one for each"
@@ -72,8 +73,8 @@ class NmlGclConfig(GraphEncoderConfig, GraphViewConfig, NegativesConfig):
     metric_ramp_epochs: int = Field(
         0,
         ge=0,
-        description="epochs over which the metric's logits grow linearly to full size for the encoder: "
-        "count >= 0",
+        description="epochs over which the metric's logits grow linearly to full size for the encoder, or "
+        "alpha of free_form falls to its own: count >= 0",
     )
     metric_learning_rate: float | None = Field(
         None, gt=0, le=10, description="step size of the network, > 0; none for the trainer's"
@@ -81,3 +82,21 @@ class NmlGclConfig(GraphEncoderConfig, GraphViewConfig, NegativesConfig):
     metric_weight_decay: float | None = Field(
         None, ge=0, le=10, description="L2 coefficient of the network, >= 0; none for the trainer's"
     )
+
+    @model_validator(mode="after")
+    def _free_form_stands_alone(self) -> Self:
+        if self.metric != "free_form":
+            return self
+        if not self.use_kl or self.alpha == 0:
+            raise ValueError(
+                "metric=free_form needs use_kl=true and alpha above 0: without the divergence from uniform "
+                "weights the best ones put everything on the least similar node"
+            )
+        unused = ("metric_heads", "metric_sign", "metric_temperature", "joint")
+        fields = type(self).model_fields
+        changed = [name for name in unused if getattr(self, name) != fields[name].default]
+        if changed:
+            raise ValueError(
+                f"metric=free_form has no network and no cosines of its own: leave out {', '.join(changed)}"
+            )
+        return self

@@ -58,6 +58,9 @@ SETTINGS = {
         detach_metric=True,
         metric_ramp_epochs=2,
     ),
+    "nml_gcl-free-form": NmlGclConfig(
+        **NML, metric="free_form", alpha=1.2, alpha_scale="none", include_self=False, temperature=0.3
+    ),
     "augcl": AugclConfig(**GCN, warmup_epochs=1),
     "augcl-gambler": AugclConfig(**GCN, estimator="gambler", warmup_epochs=2, **FIT),
     "hsan": HsanConfig(embedding_size=6, num_clusters=3, refresh_every=2),

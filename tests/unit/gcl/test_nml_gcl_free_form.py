@@ -145,7 +145,8 @@ def test_negative_weights_follow_the_start_of_the_training():
         train(method, data, TrainConfig(epochs=num_epochs, learning_rate=1e-6), seed=0)
         found = method.negative_weights(data, *pairs, seed=0)
         spread.append(0.0 if found is None else np.log(found.weight_AM).std())
-    assert 0 == spread[0] < spread[1] < spread[2]
+    assert spread[0] == 0
+    assert 0.2 * spread[2] < spread[1] < 0.7 * spread[2]
 
 
 def test_of_sampled_nodes_starts_anew_each_step():

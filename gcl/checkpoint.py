@@ -27,8 +27,8 @@ logger = logging.getLogger(__name__)
 
 FORMAT = "gclflow-checkpoint-1"
 NUM_KEPT = 2
-TRAINING_STATE = "training_state."
-"""Start of the names of what only training needs: in checkpoints, not in the model file."""
+TRAINING_STATE = "training_state"
+"""The part of a name that says that only training needs it: in checkpoints, not in the model file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,9 +75,9 @@ def restore_state(state: TrainingState, method: nn.Module, optimizer: torch.opti
     weights: dict[str, Tensor] = {}
     for name, value in state.tensors.items():
         # What only training needs has the shape that training gave it, and may not exist in a fresh method.
-        if name.startswith(f"method.{TRAINING_STATE}"):
-            holder: nn.Module = method.training_state  # type: ignore[assignment]
-            holder.register_buffer(name.rpartition(".")[2], value.to(_device_of(method), copy=True))
+        path, _, buffer = name.removeprefix("method.").rpartition(".")
+        if name.startswith("method.") and _is_training_state(name):
+            method.get_submodule(path).register_buffer(buffer, value.to(_device_of(method), copy=True))
     entries: dict[int, dict[str, Tensor]] = {}
     for name, value in state.tensors.items():
         owner, _, rest = name.partition(".")
@@ -182,7 +182,11 @@ def load_weights(method: nn.Module, path: Path) -> None:
 
 def _model_tensors(method: nn.Module) -> dict[str, Tensor]:
     state = method.state_dict()
-    return {name: value for name, value in state.items() if not name.startswith(TRAINING_STATE)}
+    return {name: value for name, value in state.items() if not _is_training_state(name)}
+
+
+def _is_training_state(name: str) -> bool:
+    return TRAINING_STATE in name.split(".")
 
 
 def _read_verified(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

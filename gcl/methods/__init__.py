@@ -53,4 +53,8 @@ def build_method(
     sizes = {"num_features": num_features, "num_classes": num_classes}
     if found.is_transductive:
         sizes["num_nodes"] = num_nodes
+    if (num_encoders := getattr(config, "num_encoders", 1)) > 1:
+        from gcl.methods.ensemble import ensemble_class
+
+        found, sizes["num_encoders"] = ensemble_class(found), num_encoders
     return found(config, **sizes, seed=seed)  # type: ignore[arg-type]

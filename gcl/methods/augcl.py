@@ -185,8 +185,14 @@ class Augcl(Grace):
         return PairWeights(similarity_AM.cpu().numpy(), weight_AM.cpu().numpy())
 
     def notes(self, data: TrainingData) -> list[str]:
-        """What is sampled."""
+        """What is sampled, and whether the weights ever played a part."""
         found = super().notes(data)
+        if not bool(self.training_state.get_buffer("is_weighting")):
+            found.append(
+                "negatives were not weighted: training ended before "
+                f"method.warmup_epochs={self.config.warmup_epochs}, up to which augcl is grace"
+            )
+            return found
         if self.estimator is not None:
             num_candidates = min(self.config.num_candidates, data.num_nodes)
             found.append(

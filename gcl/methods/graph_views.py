@@ -161,13 +161,8 @@ class GraphViewsMethod(Method):
     def _embed(self, graph: Graph, view: GraphView) -> np.ndarray:
         with evaluation(self), torch.no_grad():
             z_ND = self.encode(graph, view)
-            mean_ND = z_ND
-            for _ in range(self.config.output_steps):
-                z_ND = self._ready(graph).propagation.propagate(z_ND, convolution=0.5)
-                mean_ND = mean_ND + z_ND
-            mean_ND = mean_ND / (self.config.output_steps + 1)
-            mean_ND = cosine_rows(mean_ND) if self.config.output == "l2" else mean_ND
-            return mean_ND.cpu().numpy()
+            z_ND = cosine_rows(z_ND) if self.config.output == "l2" else z_ND
+            return z_ND.cpu().numpy()
 
     def _ready(self, graph: Graph) -> _Prepared:
         known = self._prepared

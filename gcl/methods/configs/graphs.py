@@ -5,12 +5,12 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from gcl.config import Config
-from gcl.methods.configs.rows import MethodInputs
+from gcl.methods.configs.rows import EnsembleConfig, MethodInputs
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
 
 
-class GraphEncoderConfig(Config):
+class GraphEncoderConfig(EnsembleConfig):
     """A graph convolutional network over the whole graph, see `gcl.graph_encoders`."""
 
     # As the method's class says; here they can be asked without torch.
@@ -31,13 +31,6 @@ class GraphEncoderConfig(Config):
     )
     output: Literal["raw", "l2"] = Field(
         "raw", description="embeddings as the encoder gives them (raw), or rows of unit length (l2)"
-    )
-    output_steps: int = Field(
-        0,
-        ge=0,
-        le=100,
-        description="propagation steps over the trained embedding, of which the mean of all levels is kept: "
-        "count >= 0, 0 leaves it as it is",
     )
 
 

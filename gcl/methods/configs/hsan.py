@@ -4,11 +4,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from gcl.config import Config
-from gcl.methods.configs.rows import MethodInputs
+from gcl.methods.configs.rows import EnsembleConfig, MethodInputs
 
 
-class HsanConfig(Config):
+class HsanConfig(EnsembleConfig):
     """HSAN: contrast of two linear encoders with hard pairs weighted up, on the nodes it was built for."""
 
     # As the method's class says; here they can be asked without torch.

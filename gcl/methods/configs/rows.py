@@ -10,7 +10,19 @@ MethodInputs = Literal["smoothed", "graph", "smoothed_and_graph"]
 AugmentationName = Literal["feature_mask", "entry_dropout", "gaussian_jitter", "encoder_dropout"]
 
 
-class RowEncoderConfig(Config):
+class EnsembleConfig(Config):
+    """How many encoders, see `gcl.methods.ensemble`."""
+
+    num_encoders: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="encoders trained side by side from other weights and views, their embeddings joined: "
+        "count >= 1",
+    )
+
+
+class RowEncoderConfig(EnsembleConfig):
     """The encoder of smoothed rows, see `gcl.encoders`."""
 
     # As the method's class says; here they can be asked without torch.

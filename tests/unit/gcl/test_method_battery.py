@@ -42,7 +42,7 @@ SETTINGS = {
     "dmt-negatives": DmtConfig(**MLP, unlabelled="negatives", negative_mass="num_classes"),
     "dmt-instance": DmtConfig(**LINEAR, unlabelled="instance", num_views=2, num_labelled=8),
     "grace": GraceConfig(**GCN),
-    "grace-prelu": GraceConfig(**GCN, activation="prelu", projector="none", output="l2", output_steps=2),
+    "grace-prelu": GraceConfig(**GCN, activation="prelu", projector="none", output="l2"),
     "grace-rrelu-sampled": GraceConfig(
         **GCN, activation="rrelu", num_layers=3, max_exact_nodes=50, num_sampled_nodes=40
     ),
@@ -63,6 +63,9 @@ SETTINGS = {
     ),
     "augcl": AugclConfig(**GCN, warmup_epochs=1),
     "augcl-gambler": AugclConfig(**GCN, estimator="gambler", warmup_epochs=2, **FIT),
+    "dmat_i-three": DmatIConfig(**LINEAR, num_encoders=3),
+    "nml_gcl-two": NmlGclConfig(**NML, num_encoders=2),
+    "hsan-two": HsanConfig(embedding_size=6, num_clusters=3, refresh_every=2, num_encoders=2),
     "hsan": HsanConfig(embedding_size=6, num_clusters=3, refresh_every=2),
     "hsan-released": HsanConfig(
         embedding_size=14, num_clusters="classes", semantics="released", refresh_every=2, focus_power=3
@@ -345,7 +348,7 @@ def test_embedding_is_deterministic_and_leaves_the_method_alone(config):
     train(method, data, TrainConfig(epochs=1, batch_size=64), seed=0)
     before, was_training = weights(method), method.training
     z_ND = method.embed(data)
-    assert z_ND.shape == (data.num_nodes, config.embedding_size)
+    assert z_ND.shape == (data.num_nodes, config.num_encoders * config.embedding_size)
     assert z_ND.dtype == np.float32
     assert np.isfinite(z_ND).all()
     assert np.array_equal(z_ND, method.embed(data))
@@ -368,4 +371,4 @@ def test_views_of_the_embedding_differ_by_number_and_repeat_by_seed(config):
     assert np.array_equal(first, method.embed_view(data, view=0, seed=0))
     assert not np.array_equal(first, method.embed_view(data, view=1, seed=0))
     assert not np.array_equal(first, method.embed_view(data, view=0, seed=1))
-    assert first.shape == (data.num_nodes, config.embedding_size)
+    assert first.shape == (data.num_nodes, config.num_encoders * config.embedding_size)

@@ -1,0 +1,68 @@
+"""An ensemble is its members: trained together or one by one, they come out alike."""
+
+import numpy as np
+import pytest
+import torch
+
+from gcl.graph import Graph
+from gcl.methods import build_method
+from gcl.methods.base import TrainingData
+from gcl.methods.configs import DmatIConfig, NmlGclConfig, ProGclConfig
+from gcl.methods.ensemble import member_seed
+from gcl.trainer import train
+from gcl.trainer_config import TrainConfig
+
+GCN = {"hidden_size": 7, "embedding_size": 6}
+SETTINGS = {
+    "dmat_i": DmatIConfig(embedding_size=6),
+    "nml_gcl": NmlGclConfig(**GCN, metric_hidden_size=5, metric_size=4),
+    "progcl": ProGclConfig(**GCN, projection_size=5, start_epoch=1),
+}
+TRAIN = TrainConfig(epochs=3, batch_size=80, learning_rate=1e-2, weight_decay=1e-2)
+
+
+def make_data(config):
+    generator = np.random.default_rng(0)
+    x_NF = generator.normal(size=(80, 9)).astype(np.float32)
+    upper = np.triu(generator.random((80, 80)) < 0.06, 1)
+    graph = Graph(80, *np.nonzero(upper | upper.T), x_NF)
+    return TrainingData(80, x_NF if config.inputs == "smoothed" else None, graph)
+
+
+def trained(config, seed):
+    method, data = build_method(config, num_features=9, seed=seed), make_data(config)
+    train(method, data, TRAIN, seed=seed)
+    return method, method.embed(data)
+
+
+@pytest.mark.parametrize("name", ["nml_gcl", "progcl"])
+def test_members_come_out_as_if_trained_alone(name):
+    """Of methods without shuffled batches, which members share."""
+    config = SETTINGS[name]
+    ensemble, z_ND = trained(config.model_copy(update={"num_encoders": 3}), seed=4)
+    for number in range(3):
+        alone, own_ND = trained(config, member_seed(4, number))
+        np.testing.assert_allclose(z_ND[:, 6 * number : 6 * (number + 1)], own_ND, rtol=1e-5, atol=1e-6)
+        for key, value in alone.state_dict().items():
+            torch.testing.assert_close(ensemble.state_dict()[f"members.{number}.{key}"], value)
+
+
+def test_first_member_is_the_method_itself_to_the_bit():
+    config = SETTINGS["dmat_i"]
+    _, z_ND = trained(config.model_copy(update={"num_encoders": 2}), seed=1)
+    _, own_ND = trained(config, seed=1)
+    assert np.array_equal(z_ND[:, :6], own_ND)
+    assert not np.array_equal(z_ND[:, 6:], own_ND)
+
+
+def test_weights_of_pairs_are_means_over_members_and_notes_say_how_many():
+    config = SETTINGS["progcl"].model_copy(update={"num_encoders": 2})
+    method, _ = trained(config, seed=0)
+    data, anchors, candidates = make_data(config), np.arange(5), np.arange(5)[:, None] + 1
+    found = method.negative_weights(data, anchors, candidates, seed=0)
+    parts = [
+        member.negative_weights(data, anchors, candidates, seed=member_seed(0, number)).weight_AM
+        for number, member in enumerate(method.members)
+    ]
+    np.testing.assert_allclose(found.weight_AM, np.mean(parts, axis=0), rtol=1e-6)
+    assert method.notes(data)[0] == "2 encoders side by side"

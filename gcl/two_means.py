@@ -121,10 +121,23 @@ def _sorted_rows(value_bM: Tensor) -> Tensor:
 def _running_sums(value_bM: Tensor) -> Tensor:
     """Prefix sums of each row; numpy's are several times as fast as torch's on a CPU."""
     if value_bM.device.type != "cpu":
-        return value_bM.cumsum(1)
+        return _doubled_sums(value_bM)
     import numpy as np
 
     return torch.from_numpy(np.cumsum(value_bM.numpy(), axis=1))
+
+
+def _doubled_sums(value_bM: Tensor) -> Tensor:
+    """Prefix sums of each row in log2(M) additions of whole blocks, always in the same order.
+
+    On CUDA torch's own either raises under deterministic algorithms, as training sets them, or compares all
+    pairs of columns, in memory O(M^2) a row; which one depends on its version.
+    """
+    span = 1
+    while span < value_bM.shape[1]:
+        value_bM = torch.cat([value_bM[:, :span], value_bM[:, span:] + value_bM[:, :-span]], dim=1)
+        span *= 2
+    return value_bM
 
 
 class _Group(NamedTuple):

@@ -148,3 +148,18 @@ def test_round_off_parts_no_equal_values(width):
     partition = two_means(torch.full((1, width), 0.1, dtype=torch.float64))
     assert partition.is_upper_BM.all()
     assert partition.threshold_B.item() == -torch.inf
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 8, 61])
+def test_running_sums_of_accelerators_are_running_sums(width):
+    value_BM = torch.from_numpy(np.random.default_rng(0).normal(size=(4, width)))
+    np.testing.assert_allclose(module._doubled_sums(value_BM), value_BM.cumsum(1), rtol=0, atol=1e-12)
+
+
+def test_accelerators_find_the_same_cuts(monkeypatch):
+    rows = torch.from_numpy(random_rows(holes=True))
+    expected = two_means(rows)
+    monkeypatch.setattr(module, "_running_sums", module._doubled_sums)
+    found = two_means(rows)
+    assert torch.equal(found.is_upper_BM, expected.is_upper_BM)
+    torch.testing.assert_close(found.cost_B, expected.cost_B)

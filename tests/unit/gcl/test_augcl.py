@@ -216,9 +216,21 @@ def test_above_the_exact_size_nodes_are_sampled(estimator):
     assert method.negative_weights(make_data(), anchors_A, anchors_A[:, None] + 9, seed=0) is not None
 
 
+@each_estimator
+def test_notes_say_that_nothing_was_weighted(estimator):
+    method = make_method(estimator=estimator)
+    run(method, epochs=1)
+    (note,) = method.notes(make_data())
+    assert "not weighted" in note
+    assert "method.warmup_epochs=2" in note
+
+
 def test_notes_say_what_is_sampled():
-    assert make_method(estimator="analytic").notes(make_data()) == []
-    (note,) = make_method(estimator="gambler").notes(make_data())
+    methods = {estimator: make_method(estimator=estimator) for estimator in ("analytic", "gambler")}
+    for method in methods.values():
+        run(method)
+    assert methods["analytic"].notes(make_data()) == []
+    (note,) = methods["gambler"].notes(make_data())
     assert "11 anchors against 40 of 60 nodes" in note
     assert "after 2 epochs" in note
 

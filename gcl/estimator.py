@@ -92,11 +92,13 @@ class ContrastiveEmbedding:
         Raises:
             ValueError: an unknown method or setting, or a value out of its bounds; the message names it.
         """
-        if seed < 0:
-            raise ValueError(f"seed: a whole number of at least 0, not {seed}")
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+            raise ValueError(f"seed: a whole number of at least 0, not {seed!r}")
+        if smooth is not None and not isinstance(smooth, SmoothingConfig | Mapping):
+            raise ValueError(f"smooth: settings by name, as {{'num_steps': 2}}, not {smooth!r}")
         declared = method_class(method)
         of_method, of_training = sorted_settings(method, settings)
-        self.method, self.seed, self.device, self.smooth = method, seed, device, smooth
+        self.method, self.seed, self.device, self.smooth = method, int(seed), device, smooth
         self._given = dict(settings)
         self.method_config = checked_config(declared.Config, {"name": method, **of_method})
         self.train_config: TrainConfig = checked_config(TrainConfig, of_training)

@@ -202,7 +202,11 @@ def test_groups_are_found():
         ({"smooth": {"alpha": 2}}, r"smooth.alpha: .* \(got 2\)"),
         ({"smooth": {"alhpa": 2}}, "smooth.alhpa: there is no such setting"),
         ({"augmentations": ()}, "DmatIConfig|settings|augmentations"),
+        ({"smooth": 2}, "smooth: settings by name, .* not 2"),
+        ({"smooth": "ppr"}, "smooth: settings by name, .* not 'ppr'"),
         ({"seed": -1}, "seed: a whole number"),
+        ({"seed": 1.5}, "seed: a whole number .* not 1.5"),
+        ({"seed": "a"}, "seed: a whole number .* not 'a'"),
         ({"method": "dmat"}, "unknown method 'dmat'; known: .*dmat_i"),
     ],
 )

@@ -141,7 +141,10 @@ def methods() -> None:
 
     for config in get_args(get_args(MethodConfig)[0]):
         name = config.model_fields["name"].default
-        reads = "smoothed rows, training labels" if config.uses_labels else "smoothed rows, no labels"
+        inputs = {"smoothed": "smoothed rows", "graph": "the graph"}.get(
+            config.inputs, "smoothed rows, the graph"
+        )
+        reads = f"{inputs}, {'training labels' if config.uses_labels else 'no labels'}"
         title = f"{name}: {(config.__doc__ or '').strip().splitlines()[0]} Reads {reads}."
         console().print(_settings(title, "method", config))
     for section in ("smooth", "train", "uncertainty", "cluster", "evaluate"):

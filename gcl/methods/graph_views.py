@@ -46,7 +46,10 @@ class GraphViewsMethod(Method):
     def __init__(self, config: Config, *, num_features: int, num_classes: int | None, seed: int) -> None:
         super().__init__(config, num_features=num_features, num_classes=num_classes, seed=seed)
         if num_features < 1:
-            raise NotDefined(f"{self.name} needs node features, and the graph has none")
+            raise NotDefined(
+                f"{self.name} needs node features, and the graph has none: give it some, or take a method on "
+                "smoothed rows, such as dmat_i with smooth.features=degree"
+            )
         self.config = config  # type: ignore[assignment]
         self.num_features, self.num_classes = num_features, num_classes
         self.init_generator = torch_generator(seed, "init")

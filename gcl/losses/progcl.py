@@ -74,7 +74,11 @@ class BetaMixture:
 
 
 def fit_beta_mixture(
-    cosine: np.ndarray, *, num_iterations: int = 10, initial_false_share: float = 0.05
+    cosine: np.ndarray,
+    *,
+    num_iterations: int = 10,
+    initial_false_share: float = 0.05,
+    bounds: tuple[float, float] | None = None,
 ) -> BetaMixture:
     """Fit the mixture by expectation-maximisation, with moments in place of the likelihood's maximum.
 
@@ -85,6 +89,7 @@ def fit_beta_mixture(
         cosine: float, cosines of pairs of different nodes, any shape.
         num_iterations: count >= 1.
         initial_false_share: share in (0, 1) of false negatives to start from.
+        bounds: the cosines that are scaled to 0 and to 1; None for the lowest and highest of `cosine`.
 
     Raises:
         NotDefined: all cosines are equal, as of a collapsed encoder, or there is none.
@@ -93,6 +98,8 @@ def fit_beta_mixture(
     lowest, highest = (float(cosine.min()), float(cosine.max())) if len(cosine) else (0.0, 0.0)
     if not highest - lowest > 1e-6:
         raise NotDefined("a mixture of similarities is not defined: all of them are equal")
+    if bounds is not None:
+        lowest, highest = bounds
     scaled = np.clip((cosine - lowest) / (highest - lowest), MARGIN, 1 - MARGIN)
     log_scaled, log_rest = np.log(scaled), np.log1p(-scaled)
     alphas, betas = [1.0, 2.0], [2.0, 1.0]

@@ -41,21 +41,19 @@ class ProGcl(Grace):
         The graph with features; no labels. N = 1 is not defined.
 
     Defaults and their source:
-        The mixture as released: fitted once at epoch 400 to 100 random columns of min-max scaled
-        similarities between the views, 10 iterations from Beta(1, 2), Beta(2, 1) and shares .95, .05.
-        Encoder and views as our GRACE. The released code takes those of GCA, for trainings of 1,000 to 3,000
-        epochs with weight decay 1e-5 (learning rate; h and projection; activation; edges dropped; features
-        masked; temperature): Wiki-CS .01; 256, 256; prelu; .2/.3; .1/.1; .4. Computers .01; 128, 128; rrelu;
-        .6/.3; .2/.3; .2. Photo .1; 256, 64; relu; .3/.5; .1/.1; .3. Coauthor-CS 5e-4; 256, 256; rrelu;
-        .3/.2; .3/.4; .4.
+        The mixture as released: fitted once at epoch 400 to similarities between the views in 100 random
+        columns, 10 iterations from Beta(1, 2), Beta(2, 1) and shares .95, .05. They are scaled by their
+        extremes, as the paper has it; `similarity_scaling=cosine` takes (1 + cos) / 2, as the released code
+        does. Encoder and views as our GRACE; presets hold the released settings of two data sets.
 
     Deviations from paper:
         Weights come from the similarities of each step; the released code computes its matrix at the start
         epoch and keeps it, which takes N x N memory. A pair within a view weighs by its own similarity, not
         by that of the same nodes across views. The mean of the weights runs over the negatives alone, those
         of both views together; positives are left out of the fit. Similarities beyond those fitted to
-        count as the nearest, weights below e^-20 as e^-20. Edges and features are dropped uniformly, not by
-        centrality. The variant that mixes synthetic negatives is not there.
+        count as the nearest, weights below e^-20 as e^-20. The second parameter of the false component is
+        not held above 1. Edges and features are dropped uniformly, not by centrality. The variant that mixes
+        synthetic negatives is not there.
 
     Reference:
         Xia, Wu, Wang, Chen, Li: ProGCL: Rethinking Hard Negative Mining in Graph Contrastive Learning,
@@ -104,6 +102,7 @@ class ProGcl(Grace):
             cosine_NC[is_negative_NC],
             num_iterations=self.config.num_fit_iterations,
             initial_false_share=self.config.initial_false_share,
+            bounds=(-1.0, 1.0) if self.config.similarity_scaling == "cosine" else None,
         )
         values = [getattr(mixture, name) for name in BetaMixture.__dataclass_fields__]
         self.training_state.get_buffer("mixture").copy_(torch.tensor(values, dtype=torch.float64))

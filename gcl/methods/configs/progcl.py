@@ -19,6 +19,11 @@ class ProGclConfig(GraceSettings):
     initial_false_share: float = Field(
         0.05, gt=0, lt=1, description="share of false negatives that the fit starts from, in (0, 1)"
     )
+    similarity_scaling: Literal["min_max", "cosine"] = Field(
+        "min_max",
+        description="cosines are scaled to [0, 1] from the extremes of those fitted to (min_max), or "
+        "from -1 and 1, as released (cosine)",
+    )
     num_fit_columns: int = Field(
         100, ge=1, le=10_000, description="nodes whose similarities with all are fitted to: count >= 1"
     )

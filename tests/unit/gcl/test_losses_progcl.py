@@ -168,3 +168,11 @@ def test_two_values_give_finite_parameters():
 def test_single_node_is_not_defined():
     with pytest.raises(NotDefined, match="single node"):
         progcl_loss(*views(1), mixture=MIXTURE, temperature=0.5)
+
+
+def test_bounds_replace_the_extremes_that_scale():
+    cosine = np.random.default_rng(0).uniform(-0.2, 0.6, 500)
+    found = fit_beta_mixture(cosine, bounds=(-1.0, 1.0))
+    assert (found.lowest, found.highest) == (-1.0, 1.0)
+    mean = found.true_alpha / (found.true_alpha + found.true_beta)
+    assert mean == pytest.approx((1 + cosine.mean()) / 2, abs=0.1)

@@ -80,6 +80,14 @@ def test_fit_leaves_the_positives_out(monkeypatch):
     assert len(seen[0]) == 20 * (NUM_NODES - 1)
 
 
+def test_similarities_are_scaled_by_their_extremes_or_as_cosines():
+    by_extremes, as_released = make(start_epoch=1), make(start_epoch=1, similarity_scaling="cosine")
+    for method in (by_extremes, as_released):
+        method.after_epoch(make_data(), epoch=0, seed=0)
+    assert (as_released.mixture.lowest, as_released.mixture.highest) == (-1.0, 1.0)
+    assert -1.0 < by_extremes.mixture.lowest < by_extremes.mixture.highest <= 1.0
+
+
 def test_resumed_after_the_fit_equals_unbroken(tmp_path):
     unbroken = make()
     losses = run(unbroken, 5)

@@ -38,8 +38,10 @@ class Grace(GraphViewsMethod):
         each data set.
 
     Deviations from paper:
-        None known in the loss. Weights are drawn from a seeded generator of our own. Above
-        `max_exact_nodes` nodes, each step contrasts a random sample of nodes among themselves.
+        None known in the loss. All weights are Xavier-uniform with zero biases, where the released code leaves
+        the projection at torch's default; prelu has a slope for each layer, not one for all. Above
+        `max_exact_nodes` nodes, each step contrasts a random sample of nodes among themselves. The released
+        code scales rows of features to sum 1: `normalise_input=l1`, in the presets.
 
     Reference:
         Zhu, Xu, Yu, Liu, Wu, Wang: Deep Graph Contrastive Representation Learning, arXiv 2006.04131 (2020);

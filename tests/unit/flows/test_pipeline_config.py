@@ -173,3 +173,8 @@ def test_margins_need_a_number_of_clusters_that_is_known_before_clustering(metho
         load(*asked, f"cluster.num_clusters={number}", "uncertainty.num_clusters=4")
     load(*asked, "cluster.num_clusters=classes")
     load(*asked, "cluster.num_clusters=4")
+
+
+@pytest.mark.parametrize("name", [name for name in preset_names() if name.endswith(("-grace", "-progcl"))])
+def test_presets_of_grace_and_progcl_scale_rows_to_sum_one_as_their_codes_do(name: str) -> None:
+    assert read_preset(name)["config"]["method"]["normalise_input"] == "l1"

@@ -17,6 +17,7 @@ from flows.study_record import CellRecord, StudyRecord
 from flows.study_summary import measured, slopes, summarise
 from flows.study_tables import study_markdown
 
+STUDIES_PAGE = Path(__file__).resolve().parents[3] / "docs" / "studies.md"
 ASKED_FOR = {
     "dmat-smoothing", "dmat-imbalance", "dmat-batch-size", "dmat-scaling", "nml-ablation", "nml-alpha",
     "nml-metric-steps", "nml-scaling", "negative-weights", "hsan-ablation", "hsan-tau", "hsan-seeds",
@@ -72,6 +73,12 @@ def record(study: Study, cells: list[CellRecord]) -> StudyRecord:
 
 def test_the_studies_that_the_methods_ask_for_are_there() -> None:
     assert set(study_names()) >= ASKED_FOR
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_every_study_is_on_its_page(name: str) -> None:
+    rows = [line for line in STUDIES_PAGE.read_text().splitlines() if line.startswith("| ")]
+    assert name in {listed.strip() for row in rows for listed in row.split("|")[1].split(",")}
 
 
 @pytest.mark.parametrize("name", study_names())

@@ -38,8 +38,8 @@ class Grace(GraphViewsMethod):
         each data set.
 
     Deviations from paper:
-        None known in the loss. All weights are Xavier-uniform with zero biases, where the released code leaves
-        the projection at torch's default; prelu has a slope for each layer, not one for all. Above
+        None known in the loss. All weights are Xavier-uniform with zero biases, where the released code has
+        torch's default in the projection; prelu has a slope for each layer, not one for all. Above
         `max_exact_nodes` nodes, each step contrasts a random sample of nodes among themselves. The released
         code scales rows of features to sum 1: `normalise_input=l1`, in the presets.
 

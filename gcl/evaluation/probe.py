@@ -139,8 +139,7 @@ def _minimise(
         theta,
         jac=True,
         method="L-BFGS-B",
-        # Tighter ones cost more time and changed one prediction of 7,650 (Amazon Photo, 11 penalties).
-        options={"maxiter": 500, "gtol": 1e-6, "ftol": 1e-10},
+        options={"maxiter": 500, "gtol": 1e-7, "ftol": 1e-13},
     )
     return np.asarray(found.x)
 

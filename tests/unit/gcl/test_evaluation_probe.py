@@ -29,7 +29,7 @@ def test_logistic_probe_is_the_regularised_optimum(width):
             z_ND[split.train].astype("d"), y_N[split.train]
         )
         expected = model.predict_proba(z_ND[split.test])
-        np.testing.assert_allclose(softmax(probe.logit_NK[split.test], 1), expected, atol=5e-3)
+        np.testing.assert_allclose(softmax(probe.logit_NK[split.test], 1), expected, atol=1e-3)
 
 
 def test_penalty_is_chosen_on_validation_and_test_labels_are_not_read():

@@ -237,7 +237,10 @@ class ContrastiveEmbedding:
     def notes(self) -> list[str]:
         """What a reader of the embedding must know, such as that negatives were sampled; [] after load."""
         fitted = self._require()
-        return [] if fitted.data is None else fitted.method.notes(fitted.data)
+        if fitted.data is None:
+            return []
+        without = ["num_checks had no effect: checks are kept by runs of the pipeline"]
+        return fitted.method.notes(fitted.data) + without * (self.train_config.num_checks > 0)
 
     def save(self, folder: Path | str) -> Path:
         """Write weights (safetensors) and settings (JSON) into a folder, and return its path."""

@@ -233,6 +233,12 @@ def test_preset_of_the_pipeline_is_read():
     assert model.smoothing_config == SmoothingConfig(normalise_input="l2", normalise_output="l2")
 
 
+def test_notes_say_that_checks_are_not_taken():
+    assert small("dmat_i").fit(GRAPH).notes == []
+    (note,) = small("dmat_i", num_checks=2).fit(GRAPH).notes
+    assert "num_checks had no effect" in note
+
+
 def test_smoothing_as_a_config_or_a_mapping():
     config = SmoothingConfig(alpha=0.5, num_steps=2)
     first = small("dmat_i", smooth=config).fit_embed(GRAPH)

@@ -365,7 +365,8 @@ def test_every_metric_of_a_run_has_a_range_and_every_range_a_metric(tmp_path: Pa
             "method.name=progcl",  # which weighs its negatives, so that those figures are there too
             "method.start_epoch=1",
         ),
-        tmp_path / "store", until="evaluate"
+        tmp_path / "store",
+        until="evaluate",
     ).state
     table = pq.read_table(state.store.path(state.artifacts["metrics"]) / "metrics.parquet")
     assert set(table.column("metric").to_pylist()) == set(METRIC_RANGES)

@@ -21,6 +21,8 @@ from gcl.losses.streaming_blocks import Tile
 
 ViewPair = tuple[int, int]
 VIEW_PAIRS: tuple[ViewPair, ...] = ((0, 0), (0, 1), (1, 1))
+BOTH_WAYS: tuple[ViewPair, ...] = (*VIEW_PAIRS, (1, 0))
+"""With the pair that lies in the tables transposed."""
 SMALLEST_NORM = 1e-6
 """Rows shorter than this are scaled as if they had this length, as in `cosine_rows`."""
 
@@ -48,13 +50,25 @@ class ViewSimilarity:
         """N."""
         return len(self.positive_N)
 
+    @property
+    def width(self) -> int:
+        """R."""
+        return self.right[0].shape[1]
+
     def tile(self, pair: ViewPair, rows: slice, columns: slice) -> Tensor:
         """The similarities [b, c] of some nodes in one view with some nodes in the other."""
         return self.left[pair][rows] @ self.right[pair[1]][columns].T
 
     def of_pairs(self, pair: ViewPair, nodes_A: Tensor, others_AM: Tensor) -> Tensor:
-        """The similarities [A, M] of nodes, in view `pair[0]`, with M others each, in view `pair[1]`."""
-        return torch.einsum("ar,amr->am", self.left[pair][nodes_A], self.right[pair[1]][others_AM])
+        """The similarities [A, M] of nodes, in view `pair[0]`, with M others each, in view `pair[1]`.
+
+        The rows of the others are gathered: memory is O(A M R), so hand over blocks of nodes.
+        """
+        if pair == (1, 0):
+            own_AR, others_NR = self.right[1][nodes_A], self.left[0, 1]
+        else:
+            own_AR, others_NR = self.left[pair][nodes_A], self.right[pair[1]]
+        return torch.einsum("ar,amr->am", own_AR, others_NR[others_AM])
 
 
 class NegativeWeights(Protocol):

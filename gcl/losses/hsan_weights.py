@@ -124,6 +124,8 @@ class KeptWeights:
 
     def of_pairs(self, pair: ViewPair, nodes_A: Tensor, others_AM: Tensor) -> Tensor:
         """The weights [A, M] of nodes, in view `pair[0]`, with M others each, in view `pair[1]`."""
+        if pair == (1, 0):
+            return self.weight[0, 1][others_AM, nodes_A[:, None]]
         return self.weight[pair][nodes_A[:, None], others_AM]
 
 

@@ -17,6 +17,7 @@ from gcl.errors import UnsuitableSetting
 from gcl.graph import Graph
 from gcl.losses.grouped import cosine_rows
 from gcl.losses.hsan import (
+    BOTH_WAYS,
     VIEW_PAIRS,
     Cosines,
     ViewPair,
@@ -36,12 +37,15 @@ from gcl.losses.hsan_weights import (
 )
 from gcl.methods.base import EMBED_ROWS, Batch, Method, PairWeights, ParameterGroup, TrainingData, evaluation
 from gcl.methods.configs.hsan import HsanConfig
+from gcl.methods.hsan_encoders import StructureEncoder
 from gcl.methods.hsan_state import HsanState
 from gcl.propagation import Propagation
 from gcl.random import derive_seed, torch_generator
 
 KEPT_TILES_BYTES = 1 << 26
 """Similarities of a pair of views kept from forward to backward up to this memory: products are dear here."""
+WEIGHED_ANCHORS, GATHERED_NUMBERS = 64, 1 << 24
+"""Anchors whose pairs are weighed at once: at most so many, and as few as hold so many numbers of others."""
 
 
 class Hsan(Method):
@@ -109,6 +113,7 @@ class Hsan(Method):
             raise ValueError("hsan needs at least one feature column")
         if num_nodes is None:
             raise ValueError("hsan has weights for every node: num_nodes must be given")
+        _check_size(config, num_nodes)
         self.config, self.num_features, self.num_nodes = config, num_features, num_nodes
         self.num_clusters = _num_clusters(config, num_classes)
         generator = torch_generator(seed, "init")
@@ -189,20 +194,23 @@ class Hsan(Method):
         """M and S of the last refresh, means over the four pairs of views; None before the first refresh."""
         if not self.training_state.has_refreshed:
             return None
-        nodes_A = torch.from_numpy(anchors_A).to(self.device)
-        others_AM = torch.from_numpy(candidates_AM).to(self.device)
         x_NF, graph = _x_of(data).to(self.device), _graph_of(data)
         with torch.no_grad():
             weights = self._pair_weights(x_NF, graph)
             similarity = self._frozen_similarity(x_NF, graph)
         if weights is None:
             return None
-        means = []
-        for table in (similarity, weights):
-            of_views = [table.of_pairs(pair, nodes_A, others_AM) for pair in VIEW_PAIRS]
-            of_views.append(_swapped(table, nodes_A, others_AM))
-            means.append(torch.stack(of_views).mean(dim=0).float().cpu().numpy())
-        return PairWeights(similarity_AM=means[0], weight_AM=means[1])
+        found = PairWeights(*(np.empty(candidates_AM.shape, np.float32) for _ in range(2)))
+        gathered = candidates_AM.shape[1] * similarity.width
+        num_anchors = max(1, min(WEIGHED_ANCHORS, GATHERED_NUMBERS // max(1, gathered)))
+        for first in range(0, len(anchors_A), num_anchors):
+            part = slice(first, first + num_anchors)
+            nodes_A = torch.from_numpy(anchors_A[part]).to(self.device)
+            others_AM = torch.from_numpy(candidates_AM[part]).to(self.device)
+            for table, into_AM in ((similarity, found.similarity_AM), (weights, found.weight_AM)):
+                of_views = [table.of_pairs(pair, nodes_A, others_AM) for pair in BOTH_WAYS]
+                into_AM[part] = torch.stack(of_views).mean(dim=0).float().cpu().numpy()
+        return found
 
     def check(self, data: TrainingData) -> None:
         """Refuse another number of nodes or columns, and more clusters than nodes."""
@@ -321,23 +329,6 @@ class Hsan(Method):
         return known[2]
 
 
-class StructureEncoder(nn.Module):
-    """The weights of e_i = sum of the rows of node i's neighbours + b: a linear layer on rows of A.
-
-    Uniform in +-1/sqrt(N), torch's default for a layer with N inputs. The weight is kept as [N, D], the
-    transpose of a linear layer's, so that a sparse A is multiplied with rows that lie together.
-    """
-
-    def __init__(self, num_nodes: int, embedding_size: int, generator: torch.Generator) -> None:
-        super().__init__()
-        limit = num_nodes**-0.5
-        draws = [
-            torch.empty(size).uniform_(-limit, limit, generator=generator)
-            for size in ((num_nodes, embedding_size), (embedding_size,))
-        ]
-        self.weight_ND, self.bias_D = nn.Parameter(draws[0]), nn.Parameter(draws[1])
-
-
 def _num_clusters(config: HsanConfig, num_classes: int | None) -> int:
     if config.num_clusters != "classes":
         return config.num_clusters
@@ -346,6 +337,15 @@ def _num_clusters(config: HsanConfig, num_classes: int | None) -> int:
             "method.num_clusters='classes' needs a source with labels: set method.num_clusters to a count"
         )
     return num_classes
+
+
+def _check_size(config: HsanConfig, num_nodes: int) -> None:
+    if num_nodes > config.max_nodes:
+        raise UnsuitableSetting(
+            f"more nodes than method.max_nodes={config.max_nodes:,} are refused, and there are "
+            f"{num_nodes:,}: hsan samples no pairs, so a step takes a time of O(N^2), and its structure "
+            "encoders have N x D weights each. Take another method, or raise it"
+        )
 
 
 def _check_memory(config: HsanConfig, num_nodes: int) -> None:
@@ -361,15 +361,6 @@ def _check_memory(config: HsanConfig, num_nodes: int) -> None:
 def _forget_weights(method: nn.Module, _keys: object) -> None:
     """Loaded state may come from another refresh than the weights in memory."""
     method._weights = None  # type: ignore[assignment]
-
-
-def _swapped(
-    table: ViewSimilarity | FrozenWeights | KeptWeights, nodes_A: Tensor, others_AM: Tensor
-) -> Tensor:
-    """Entries of views (1, 0), which lie in the table transposed."""
-    flat = others_AM.flatten()
-    own = nodes_A[:, None].expand_as(others_AM).reshape(-1, 1)
-    return table.of_pairs((0, 1), flat, own).reshape(others_AM.shape)
 
 
 def _all_rows(batch: Batch, num_nodes: int) -> Tensor:

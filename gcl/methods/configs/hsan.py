@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from gcl.config import operational
 from gcl.methods.configs.rows import EnsembleConfig, MethodInputs
 
 
@@ -75,6 +76,12 @@ class HsanConfig(EnsembleConfig):
         1 << 30,
         ge=0,
         description="weights of pairs are kept up to this memory, bytes (12 N^2), and recomputed beyond",
+    )
+
+    max_nodes: int = operational(
+        50_000,
+        ge=2,
+        description="more nodes than this are refused, since all pairs count in every step: count >= 2",
     )
 
     @property

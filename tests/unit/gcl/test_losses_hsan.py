@@ -200,6 +200,9 @@ def test_weight_of_any_pairs_is_that_of_the_tile():
             block = weights.tile(pair, slice(0, N), slice(0, N))
             found = weights.of_pairs(pair, nodes_A, others_AM)
             torch.testing.assert_close(found, block[nodes_A[:, None], others_AM])
+        transposed = weights.tile((0, 1), slice(0, N), slice(0, N)).T
+        found = weights.of_pairs((1, 0), nodes_A, others_AM)
+        torch.testing.assert_close(found, transposed[nodes_A[:, None], others_AM])
 
 
 def test_weights_with_power_zero_are_no_weights():

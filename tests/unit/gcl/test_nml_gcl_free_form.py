@@ -6,38 +6,13 @@ import torch
 from torch.nn import functional
 
 from gcl.errors import TrainingInterrupted
-from gcl.graph import Graph
 from gcl.losses.nml_free_form import nml_free_form_loss
-from gcl.methods.base import TrainingData
 from gcl.methods.configs.nml_gcl import NmlGclConfig
-from gcl.methods.nml_gcl import NmlGcl
 from gcl.trainer import train
 from gcl.trainer_config import TrainConfig
+from tests.tiny_nml_gcl import NUM_NODES, make_data, make_method, step_loss
 
-SMALL = {"hidden_size": 9, "embedding_size": 8}
-NUM_NODES = 48
 FREE = {"metric": "free_form", "alpha": 1.2, "alpha_scale": "none", "include_self": False, "temperature": 0.2}
-
-
-def make_data(num_nodes=NUM_NODES):
-    generator = np.random.default_rng(3)
-    kind_N = np.arange(num_nodes) % 3
-    x_NF = (
-        2 * np.eye(3)[kind_N] @ generator.normal(size=(3, 10)) + generator.normal(size=(num_nodes, 10))
-    ).astype(np.float32)
-    pairs = generator.random((num_nodes, num_nodes)) < np.where(kind_N[:, None] == kind_N, 0.2, 0.03)
-    src_E, dst_E = np.nonzero(np.triu(pairs, 1) | np.triu(pairs, 1).T)
-    return TrainingData(num_nodes, graph=Graph(num_nodes, src_E, dst_E, x_NF))
-
-
-def make_method(seed=0, **settings):
-    return NmlGcl(NmlGclConfig(**SMALL | settings), num_features=10, num_classes=None, seed=seed)
-
-
-def step_loss(method, *, epoch=0, step=0, data=None):
-    data = data or make_data()
-    batches = list(method.epoch_batches(data, epoch=epoch, seed=0, batch_size=1))
-    return method.training_loss(data.batch(batches[step]), epoch=epoch, step=step, seed=0)
 
 
 def test_has_no_network_and_takes_one_step_an_epoch():

@@ -96,6 +96,7 @@ class Augcl(Grace):
                 config.embedding_size, self.init_generator, hidden_size=config.estimator_hidden_size
             )
         self.training_state.register_buffer("is_weighting", torch.zeros((), dtype=torch.bool))
+        self.training_state.register_buffer("has_weighted", torch.zeros((), dtype=torch.bool))
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Encoder and projection; the estimator has an optimiser of its own."""
@@ -145,6 +146,8 @@ class Augcl(Grace):
         if since < 0:
             return
         self.training_state.get_buffer("is_weighting").fill_(True)
+        if since > 0:
+            self.training_state.get_buffer("has_weighted").fill_(True)
         if self.estimator is None:
             return
         if since == 0:
@@ -187,9 +190,10 @@ class Augcl(Grace):
     def notes(self, data: TrainingData) -> list[str]:
         """What is sampled, and whether the weights ever played a part."""
         found = super().notes(data)
-        if not bool(self.training_state.get_buffer("is_weighting")):
+        if not bool(self.training_state.get_buffer("has_weighted")):
+            when = "at" if bool(self.training_state.get_buffer("is_weighting")) else "before"
             found.append(
-                "negatives were not weighted: training ended before "
+                f"negatives were not weighted: training ended {when} "
                 f"method.warmup_epochs={self.config.warmup_epochs}, up to which augcl is grace"
             )
             return found

@@ -1,6 +1,6 @@
 """What the methods on two views of the graph share: encoder, views, embedding. The losses are theirs."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +14,15 @@ from gcl.graph import Graph
 from gcl.graph_augment import GraphView, draw_view
 from gcl.graph_encoders import GcnEncoder, NodeFeatures
 from gcl.losses.grouped import cosine_rows
-from gcl.methods.base import EMBED_ROWS, Batch, Method, TrainingData, evaluation
+from gcl.methods.base import EMBED_ROWS, Batch, Method, PairWeights, TrainingData, evaluation
 from gcl.methods.configs.graphs import GraphEncoderConfig, GraphViewConfig, NegativesConfig, ProjectionConfig
 from gcl.propagation import Propagation
 from gcl.random import torch_generator
+
+WeightsOf = Callable[[Tensor], Tensor]
+"""Of anchors of the first view, int64 [A]: their weights over the nodes of the second, [A, N], near 1."""
+WEIGHED_ANCHORS, WEIGHED_PAIRS = 256, 1 << 24
+"""Anchors whose weights over all nodes are held at once: at most so many, as few as have so many pairs."""
 
 
 class GraphMethodConfig(GraphEncoderConfig, GraphViewConfig, NegativesConfig):
@@ -139,6 +144,45 @@ class GraphViewsMethod(Method):
         """float32 [N, D] embeddings of one more view; even numbers are drawn like the first of training."""
         graph = graph_of(data)
         return self._embed(graph, self._draw(graph, torch_generator(seed, "embed_view", view), view % 2))
+
+    def weigh_in_fresh_views(
+        self,
+        graph: Graph,
+        anchors_A: np.ndarray,
+        candidates_AM: np.ndarray,
+        weighing: Callable[[Tensor, Tensor], WeightsOf],
+        *,
+        seed: int,
+        project: Callable[[Tensor], Tensor] | None = None,
+    ) -> PairWeights:
+        """Weights and cosines of pairs, anchors in one fresh view and candidates in another.
+
+        A weight may rest on all nodes, so each anchor costs O(N), and memory is O(N) for a few at a time.
+
+        Args:
+            graph: what was trained on.
+            anchors_A: int64 nodes.
+            candidates_AM: int64 nodes, M for each anchor.
+            weighing: of the rows [N, D] of both views, without gradients: how anchors weigh the nodes.
+            seed: run seed.
+            project: what the loss reads of embeddings; None for the embeddings.
+        """
+        found = PairWeights(*(np.empty(candidates_AM.shape, np.float32) for _ in range(2)))
+        num_anchors = max(1, min(WEIGHED_ANCHORS, WEIGHED_PAIRS // graph.num_nodes))
+        with evaluation(self), torch.no_grad():
+            views = [self._draw(graph, torch_generator(seed, "negative_weights", v), v) for v in (0, 1)]
+            rows = [self.encode(graph, view) for view in views]
+            u_ND, v_ND = rows if project is None else map(project, rows)
+            weights_of = weighing(u_ND, v_ND)
+            u_ND, v_ND = cosine_rows(u_ND), cosine_rows(v_ND)
+            for first in range(0, len(anchors_A), num_anchors):
+                part = slice(first, first + num_anchors)
+                anchors = torch.from_numpy(anchors_A[part]).to(self.device)
+                candidates = torch.from_numpy(candidates_AM[part]).to(self.device)
+                found.weight_AM[part] = weights_of(anchors).gather(1, candidates).cpu().numpy()
+                cosine_AN = u_ND[anchors] @ v_ND.T
+                found.similarity_AM[part] = cosine_AN.gather(1, candidates).cpu().numpy()
+        return found
 
     def check(self, data: TrainingData) -> None:
         """Refuse features of another width than the encoder's, beside what every method refuses."""

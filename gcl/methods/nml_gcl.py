@@ -1,33 +1,27 @@
 """NML-GCL: contrast of two views of the graph, negatives weighted by a learned metric or by its optimum."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from gcl.config import Config
 from gcl.graph import Graph
-from gcl.graph_encoders import rrelu
 from gcl.losses.grouped import cosine_rows
 from gcl.losses.nml import MetricRows, nml_loss, relative_weights
 from gcl.losses.nml_free_form import FIRST_SWEEPS, SETTLED_SWEEPS, free_form_weights, nml_free_form_loss
-from gcl.methods.base import Batch, PairWeights, ParameterGroup, TrainingData, evaluation
+from gcl.methods.base import Batch, PairWeights, ParameterGroup, TrainingData
 from gcl.methods.configs.nml_gcl import NmlGclConfig
-from gcl.methods.graph_views import GraphViewsMethod, graph_of, xavier_linear
-from gcl.random import torch_generator
+from gcl.methods.graph_views import GraphViewsMethod, WeightsOf, graph_of
+from gcl.methods.metric_network import MetricNetwork
 
 ENCODER, METRIC = "encoder", "metric"
 WATCHED_ANCHORS, WATCHED_CANDIDATES = 128, 1024
 """Nodes whose pairs are watched: evenly spaced, and few enough that watching costs nothing."""
-WeightsOf = Callable[[Tensor], Tensor]
-"""Of anchors of the first view, int64 [A]: their weights N m_ij over all nodes of the second, [A, N]."""
-WEIGHED_ANCHORS = 256
-"""Anchors whose weights over all nodes are held at once."""
 KEPT_TILES_BYTES = 1 << 29
 """Logits up to this size (8,192 nodes with one head) are kept for the backward pass, not computed again."""
 
@@ -192,27 +186,23 @@ class NmlGcl(GraphViewsMethod):
         strength = float(self.training_state.get_buffer("metric_strength"))
         if self.config.metric == "uniform" or strength == 0:
             return None
-        graph = graph_of(data)
-        similarity_AM = np.empty(candidates_AM.shape, np.float32)
-        weight_AM = np.empty(candidates_AM.shape, np.float32)
-        with evaluation(self), torch.no_grad():
-            u_ND, v_ND = (
-                self.encode(graph, self._draw(graph, torch_generator(seed, "negative_weights", v), v))
-                for v in (0, 1)
-            )
+
+        def weighing(u_ND: Tensor, v_ND: Tensor) -> WeightsOf:
             if self.config.metric == "free_form":
-                weights_of = self._free_form(u_ND, v_ND, strength)
-            else:
-                weights_of = self._learned(self._metric_rows(u_ND, v_ND, None), strength)
-            for first in range(0, len(anchors_A), WEIGHED_ANCHORS):
-                part = slice(first, first + WEIGHED_ANCHORS)
-                anchors = torch.from_numpy(anchors_A[part]).to(self.device)
-                candidates = torch.from_numpy(candidates_AM[part]).to(self.device)
-                weight_AN = weights_of(anchors)
-                cosine_AN = cosine_rows(u_ND[anchors]) @ cosine_rows(v_ND).T
-                weight_AM[part] = weight_AN.gather(1, candidates).cpu().numpy()
-                similarity_AM[part] = cosine_AN.gather(1, candidates).cpu().numpy()
-        return PairWeights(similarity_AM, weight_AM)
+                return self._free_form(u_ND, v_ND, strength)
+            return self._learned(self._metric_rows(u_ND, v_ND, None), strength)
+
+        return self.weigh_in_fresh_views(graph_of(data), anchors_A, candidates_AM, weighing, seed=seed)
+
+    def notes(self, data: TrainingData) -> list[str]:
+        """Whether negatives are sampled, and whether the metric ever played a part."""
+        found = super().notes(data)
+        if self.config.metric != "uniform" and not self.training_state.get_buffer("metric_strength"):
+            found.append(
+                "negatives were not weighted: training ended before "
+                f"method.metric_start_epoch={self.config.metric_start_epoch}, up to which they weigh the same"
+            )
+        return found
 
     def _num_metric_steps(self, epoch: int) -> int:
         """Steps of the metric alone in an epoch."""
@@ -347,31 +337,6 @@ class NmlGcl(GraphViewsMethod):
             if self.config.metric == "free_form":  # the loss does not need it, so a sample is enough
                 terms["kl_divergence"] = -weight_AN[weight_AN > 0].log().mean()
         return terms | dict(zip(names, quantiles, strict=True))
-
-
-class MetricNetwork(nn.Module):
-    """Linear - activation - Linear: the space whose cosines weigh the negatives."""
-
-    def __init__(self, config: NmlGclConfig, generator: torch.Generator) -> None:
-        super().__init__()
-        self.hidden = xavier_linear(config.embedding_size, config.metric_hidden_size, generator)
-        self.output = xavier_linear(config.metric_hidden_size, config.metric_size, generator)
-        self.activation = config.metric_activation
-
-    def forward(self, z_ND: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Map embeddings, float [N, D], to rows of the metric, float [N, M].
-
-        Args:
-            z_ND: float, embeddings.
-            generator: source of the slopes of rrelu, on the device; None takes their mean.
-        """
-        h_NH = self.hidden(z_ND)
-        if self.activation == "rrelu":
-            h_NH = rrelu(h_NH, generator)
-        else:
-            h_NH = functional.elu(h_NH) if self.activation == "elu" else functional.relu(h_NH)
-        mapped_NM: Tensor = self.output(h_NH)
-        return mapped_NM
 
 
 @dataclass(frozen=True, eq=False)

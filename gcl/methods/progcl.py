@@ -10,14 +10,12 @@ from gcl.config import Config
 from gcl.losses.contrastive import grace_loss
 from gcl.losses.grouped import cosine_rows
 from gcl.losses.progcl import BetaMixture, fit_beta_mixture, progcl_loss
-from gcl.methods.base import Batch, PairWeights, TrainingData, evaluation
+from gcl.methods.base import Batch, PairWeights, TrainingData
 from gcl.methods.configs.progcl import ProGclConfig
 from gcl.methods.grace import Grace, positive_similarity_of
-from gcl.methods.graph_views import graph_of
-from gcl.random import numpy_generator, torch_generator
+from gcl.methods.graph_views import WeightsOf, graph_of
+from gcl.random import numpy_generator
 
-WEIGHED_ANCHORS = 256
-"""Anchors whose weights over all nodes are held at once."""
 NOT_FITTED = [0.0] * 7
 
 
@@ -69,6 +67,7 @@ class ProGcl(Grace):
     ) -> None:
         super().__init__(config, num_features=num_features, num_classes=num_classes, seed=seed)
         self.training_state.register_buffer("mixture", torch.tensor(NOT_FITTED, dtype=torch.float64))
+        self.training_state.register_buffer("has_weighted", torch.tensor(False))
 
     @property
     def mixture(self) -> BetaMixture | None:
@@ -87,7 +86,9 @@ class ProGcl(Grace):
         return {"loss": loss, "positive_similarity": positive_similarity_of(u_ND, v_ND)}
 
     def after_epoch(self, data: TrainingData, *, epoch: int, seed: int) -> None:
-        """Fit the mixture when the last epoch of plain GRACE has ended."""
+        """Fit the mixture when the last epoch of plain GRACE has ended; note whether one was weighted."""
+        if epoch >= self.config.start_epoch:
+            self.training_state.get_buffer("has_weighted").fill_(True)
         if epoch + 1 != self.config.start_epoch:
             return
         batch = Batch(rows_B=torch.arange(data.num_nodes), graph=data.graph)
@@ -118,29 +119,35 @@ class ProGcl(Grace):
         if mixture is None:
             return None
         graph = graph_of(data)
-        similarity_AM = np.empty(candidates_AM.shape, np.float32)
-        weight_AM = np.empty(candidates_AM.shape, np.float32)
-        with evaluation(self), torch.no_grad():
-            views = [self._draw(graph, torch_generator(seed, "negative_weights", v), v) for v in (0, 1)]
-            u_ND, v_ND = (cosine_rows(self.projector(self.encode(graph, view))) for view in views)
-            for first in range(0, len(anchors_A), WEIGHED_ANCHORS):
-                part = slice(first, first + WEIGHED_ANCHORS)
-                anchors = torch.from_numpy(anchors_A[part]).to(self.device)
-                candidates = torch.from_numpy(candidates_AM[part]).to(self.device)
-                cosine_AN, within_AN = (u_ND[anchors] @ z_ND.T for z_ND in (v_ND, u_ND))
-                both_2AN = mixture.log_weight(torch.stack([cosine_AN, within_AN])).exp()
-                both_2AN[:, torch.arange(len(anchors)), anchors] = 0.0  # neither the node nor its positive
-                mean_A1 = both_2AN.sum(dim=(0, 2))[:, None] / (2 * graph.num_nodes - 2)
-                weight_AM[part] = (both_2AN[0].gather(1, candidates) / mean_A1).cpu().numpy()
-                similarity_AM[part] = cosine_AN.gather(1, candidates).cpu().numpy()
-        return PairWeights(similarity_AM, weight_AM)
+
+        def weighing(u_ND: Tensor, v_ND: Tensor) -> WeightsOf:
+            u_ND, v_ND = cosine_rows(u_ND), cosine_rows(v_ND)
+
+            def weights_of(anchors_A: Tensor) -> Tensor:
+                both_2AN = torch.stack([u_ND[anchors_A] @ z_ND.T for z_ND in (v_ND, u_ND)])
+                both_2AN = mixture.log_weight(both_2AN).exp()
+                both_2AN[:, torch.arange(len(anchors_A)), anchors_A] = (
+                    0.0  # neither the node nor its positive
+                )
+                return both_2AN[0] / (both_2AN.sum(dim=(0, 2))[:, None] / (2 * graph.num_nodes - 2))
+
+            return weights_of
+
+        return self.weigh_in_fresh_views(
+            graph, anchors_A, candidates_AM, weighing, seed=seed, project=self.projector
+        )
 
     def notes(self, data: TrainingData) -> list[str]:
         """Whether the weights ever played a part, beside what GRACE notes."""
         notes = super().notes(data)
+        start = f"method.start_epoch={self.config.start_epoch}"
         if self.mixture is None:
             notes.append(
-                "negatives were not weighted: training ended before "
-                f"method.start_epoch={self.config.start_epoch}, up to which progcl is grace"
+                f"negatives were not weighted: training ended before {start}, up to which progcl is grace"
+            )
+        elif not self.training_state.get_buffer("has_weighted"):
+            notes.append(
+                f"negatives were not weighted: training ended at {start}, up to which progcl is grace; the "
+                "mixture was fitted then and trained nothing"
             )
         return notes

@@ -217,12 +217,12 @@ def test_above_the_exact_size_nodes_are_sampled(estimator):
 
 
 @each_estimator
-def test_notes_say_that_nothing_was_weighted(estimator):
+@pytest.mark.parametrize(("epochs", "when"), [(1, "before"), (2, "at")])
+def test_notes_say_that_nothing_was_weighted(estimator, epochs, when):
     method = make_method(estimator=estimator)
-    run(method, epochs=1)
+    run(method, epochs=epochs)
     (note,) = method.notes(make_data())
-    assert "not weighted" in note
-    assert "method.warmup_epochs=2" in note
+    assert f"not weighted: training ended {when} method.warmup_epochs=2" in note
 
 
 def test_notes_say_what_is_sampled():

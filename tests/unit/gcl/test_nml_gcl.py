@@ -6,38 +6,14 @@ import torch
 from torch.nn import functional
 
 from gcl.errors import TrainingInterrupted
-from gcl.graph import Graph
 from gcl.losses.contrastive import info_nce_loss
-from gcl.methods.base import TrainingData
 from gcl.methods.configs.nml_gcl import NmlGclConfig
 from gcl.methods.nml_gcl import NmlGcl
 from gcl.trainer import train
 from gcl.trainer_config import TrainConfig
+from tests.tiny_nml_gcl import NUM_NODES, SMALL, make_data, make_method, step_loss
 
-SMALL = {"hidden_size": 9, "embedding_size": 8, "metric_hidden_size": 7, "metric_size": 6}
 WATCHED = {"weight_similarity_correlation", "weight_05_percent", "weight_50_percent", "weight_95_percent"}
-NUM_NODES = 48
-
-
-def make_data(num_nodes=NUM_NODES):
-    generator = np.random.default_rng(3)
-    kind_N = np.arange(num_nodes) % 3
-    x_NF = (
-        2 * np.eye(3)[kind_N] @ generator.normal(size=(3, 10)) + generator.normal(size=(num_nodes, 10))
-    ).astype(np.float32)
-    pairs = generator.random((num_nodes, num_nodes)) < np.where(kind_N[:, None] == kind_N, 0.2, 0.03)
-    src_E, dst_E = np.nonzero(np.triu(pairs, 1) | np.triu(pairs, 1).T)
-    return TrainingData(num_nodes, graph=Graph(num_nodes, src_E, dst_E, x_NF))
-
-
-def make_method(seed=0, **settings):
-    return NmlGcl(NmlGclConfig(**SMALL | settings), num_features=10, num_classes=None, seed=seed)
-
-
-def step_loss(method, *, epoch=0, step=0, data=None):
-    data = data or make_data()
-    batches = list(method.epoch_batches(data, epoch=epoch, seed=0, batch_size=1))
-    return method.training_loss(data.batch(batches[step]), epoch=epoch, step=step, seed=0)
 
 
 def gradients(method, loss):
@@ -272,6 +248,20 @@ def test_negative_weights_follow_start_and_ramp_of_the_training():
         spread.append(0.0 if found is None else np.log(found.weight_AM).std())
     assert spread[0] == 0
     assert spread[1] == pytest.approx(spread[2] / 2, rel=0.2)
+
+
+def test_note_says_when_the_metric_never_played_a_part():
+    data, train_two = make_data(), TrainConfig(epochs=2)
+    for settings, is_noted in (
+        ({"metric_start_epoch": 2}, True),
+        ({"metric_start_epoch": 2, "metric": "free_form"}, True),
+        ({"metric_start_epoch": 1}, False),
+        ({"metric_start_epoch": 2, "metric": "uniform"}, False),
+    ):
+        method = make_method(metric_steps=1, **settings)
+        train(method, data, train_two, seed=0)
+        said = " ".join(method.notes(data))
+        assert ("not weighted: training ended before method.metric_start_epoch=2" in said) == is_noted
 
 
 def test_cosine_metric_weighs_by_the_embeddings_themselves():

@@ -140,7 +140,14 @@ def test_sampled_nodes_are_fitted_and_contrasted():
 
 
 def test_note_says_when_the_weights_never_played_a_part():
-    method, data = make(start_epoch=2), make_data()
-    assert "start_epoch=2" in " ".join(method.notes(data))
-    method.after_epoch(data, epoch=1, seed=0)
-    assert method.notes(data) == []
+    data = make_data()
+    assert "start_epoch=2" in " ".join(make(start_epoch=2).notes(data))
+    said = {}
+    for epochs in (1, 2, 3):
+        method = make(start_epoch=2)
+        run(method, epochs)
+        said[epochs] = " ".join(method.notes(data))
+    assert "training ended before method.start_epoch=2" in said[1]
+    assert "training ended at method.start_epoch=2" in said[2]
+    assert "trained nothing" in said[2]
+    assert said[3] == ""

@@ -37,12 +37,19 @@ class MetricRows:
         v_candidate_NM: float, rows of v as candidates.
         v_anchor_NM: float, rows of v as anchors; None for one head: `v_candidate_NM`.
         u_candidate_NM: float, rows of u as candidates; None for one head: `u_anchor_NM`.
+
+    Raises:
+        ValueError: one of the last two without the other.
     """
 
     u_anchor_NM: Tensor
     v_candidate_NM: Tensor
     v_anchor_NM: Tensor | None = None
     u_candidate_NM: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if (self.v_anchor_NM is None) != (self.u_candidate_NM is None):
+            raise ValueError("a metric with two heads has both v_anchor_NM and u_candidate_NM, or neither")
 
 
 @dataclass(frozen=True, eq=False)

@@ -246,3 +246,10 @@ def test_settings_out_of_range_are_refused():
 def test_single_node_is_not_defined(include_self):
     with pytest.raises(NotDefined, match="a single node has no negatives"):
         nml_loss(torch.ones(1, 3), torch.ones(1, 3), temperature=1.0, include_self=include_self)
+
+
+def test_metric_with_one_of_its_two_extra_heads_is_refused():
+    rows = torch.eye(3)
+    for one in ({"v_anchor_NM": rows}, {"u_candidate_NM": rows}):
+        with pytest.raises(ValueError, match="both v_anchor_NM and u_candidate_NM, or neither"):
+            MetricRows(rows, rows, **one)

@@ -20,8 +20,9 @@ class TrainConfig(Config):
     optimizer: Literal["adam"] = Field("adam", description="optimizer: adam")
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
-        description="matrix products of the encoder in training: float32, or bfloat16 (faster where the "
-        "processor has it); weights, scores and embeddings stay float32",
+        description="matrix products in training, of the encoder and, but for dmat_i and dmt, of pairs of "
+        "nodes: float32, or bfloat16 (faster where the processor has it); weights, sums over pairs and "
+        "embeddings stay float32",
     )
     num_checks: int = Field(
         0,

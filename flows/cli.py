@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from flows import show
-from flows.config import STAGE_NAMES, StageName, load_config
+from flows.config import STAGE_NAMES, StageName, defaults_taken, load_config
 
 app = typer.Typer(
     name="gclflow",
@@ -42,7 +42,7 @@ def options(
 @app.command(no_args_is_help=True)
 def run(
     preset: Annotated[
-        str | None, typer.Option(help="A preset (see `gclflow presets`); `none` for plain defaults.")
+        str | None, typer.Option(help="A preset (see `gclflow presets`); `none` for the method's defaults.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with the same keys as `--set`.")] = None,
     set_: Annotated[
@@ -62,7 +62,9 @@ def run(
 ) -> None:
     """Run the pipeline: ingest, smooth, train, uncertainty, cluster, evaluate, report.
 
-    A stage whose inputs, configuration and code have not changed is taken from the store.
+    A stage whose inputs, configuration and code have not changed is taken from the store. Without a preset or
+    file, a run takes the preset of its data set and method or, if there is none, the method's defaults
+    (`gclflow methods`).
 
     **Examples**
 
@@ -94,7 +96,8 @@ def run(
         until=None if until is None else _stage(until),
         preset=used,
     )
-    show.run(record, out=out)
+    rests_on_method = used is None and config is None
+    show.run(record, out=out, defaults=defaults_taken(set_ or ()) if rests_on_method else {})
 
 
 @app.command()

@@ -12,6 +12,7 @@ from gcl.clustering.config import ClusterConfig
 from gcl.config import Config, operational
 from gcl.evaluation.config import EvaluateConfig
 from gcl.methods.configs import DmatIConfig, MethodConfig
+from gcl.methods.defaults import flat, method_defaults
 from gcl.readers import AnyDataset
 from gcl.readers.digits_knn import DigitsKnnConfig
 from gcl.smoothing import SmoothingConfig
@@ -77,10 +78,11 @@ def load_config(
     """Build a configuration: defaults, then a preset or file, then KEY=VALUE overrides.
 
     Where neither a preset nor a file is named, the preset made for the chosen data set and method is
-    used if there is one; ``preset="none"`` declines that.
+    used if there is one; ``preset="none"`` declines that. Where there is none, the configuration rests on
+    the method's own defaults. A preset or file says all that differs from the plain ones.
 
     Args:
-        preset: name of a preset that comes with gclflow.
+        preset: name of a preset that comes with gclflow; ``none`` for the method's defaults.
         file: a TOML file of the user's.
         overrides: ``section.field=value``; values are TOML, or plain text.
 
@@ -92,20 +94,34 @@ def load_config(
     """
     if preset is not None and file is not None:
         raise ConfigurationError("give a preset or a configuration file, not both")
-    changes: dict[str, Any] = {}
-    for override in overrides:
-        _merge(changes, _parse_override(override))
+    changes = _read_overrides(overrides)
     if file is not None:
-        base = _read_toml(file)
+        base: dict[str, Any] = _read_toml(file)
     else:
         preset = preset or _matching_preset(changes)
-        base = {} if preset in (None, "none") else read_preset(preset)["config"]
+        rests_on_method = preset in (None, "none")
+        base = _defaults_under(changes) if rests_on_method else read_preset(str(preset))["config"]
     _drop_other_variant(base, changes, section="dataset", tag="format")
     _drop_other_variant(base, changes, section="method", tag="name")
     _merge(base, changes)
     if isinstance(method := base.setdefault("method", {}), dict):
         method.setdefault("name", _DEFAULT_METHOD)
     return validate_config(base), None if preset == "none" else preset
+
+
+def defaults_taken(overrides: Sequence[str]) -> dict[str, Any]:
+    """What a configuration without preset and file takes from its method's defaults.
+
+    Args:
+        overrides: as for `load_config`.
+
+    Returns:
+        values by full key, as ``train.epochs``, without those that the overrides set.
+
+    Raises:
+        ConfigurationError: an override that is none.
+    """
+    return flat(_defaults_under(_read_overrides(overrides)))
 
 
 def validate_config(values: Mapping[str, Any]) -> PipelineConfig:
@@ -157,6 +173,10 @@ def _matching_preset(changes: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _defaults_under(changes: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(method_defaults(_given(changes, "method", "name") or _DEFAULT_METHOD, changes))
+
+
 def _drop_other_variant(base: dict[str, Any], changes: Mapping[str, Any], *, section: str, tag: str) -> None:
     """Forget a preset's section where the overrides choose another variant: its fields do not apply."""
     chosen, before = _given(changes, section, tag), _given(base, section, tag)
@@ -168,6 +188,13 @@ def _given(values: Mapping[str, Any], section: str, name: str) -> Any:
     """A field of a section, before anything was validated; None where there is none."""
     inner = values.get(section)
     return inner.get(name) if isinstance(inner, Mapping) else None
+
+
+def _read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    for override in overrides:
+        _merge(changes, _parse_override(override))
+    return changes
 
 
 def _parse_override(text: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What the command line prints: rich tables, nothing else."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,11 +33,20 @@ def error(text: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"gclflow: {text}", markup=False)
 
 
-def run(record: "RunRecord", *, out: Path) -> None:
-    """The stages, the metrics beside their controls, and where the report lies."""
+def run(record: "RunRecord", *, out: Path, defaults: Mapping[str, Any] | None = None) -> None:
+    """The stages, the metrics beside their controls, and where the report lies.
+
+    Args:
+        record: the run.
+        out: where its results lie.
+        defaults: settings that it took from its method's defaults, by full key.
+    """
     screen = console()
     if record.preset:
         screen.print(f"preset [bold]{record.preset}[/] (--preset none declines it)")
+    if defaults:
+        taken = f"defaults of {record.config['method']['name']}: {_assignments(defaults)}"
+        screen.print(taken, markup=False, soft_wrap=True)
     screen.print(_stage_table(record))
     if record.metrics:
         screen.print(_metric_table(record.metrics, record.validation_metrics))
@@ -133,11 +142,12 @@ def datasets() -> None:
 
 
 def methods() -> None:
-    """The methods with their settings, then those of the other stages."""
+    """The methods with their settings and what else they rest on, then the settings of the other stages."""
     from typing import get_args
 
     from flows.config import PipelineConfig
     from gcl.methods.configs import MethodConfig
+    from gcl.methods.defaults import DEFAULTS, flat
 
     for config in get_args(get_args(MethodConfig)[0]):
         name = config.model_fields["name"].default
@@ -146,10 +156,20 @@ def methods() -> None:
         )
         reads = f"{inputs}, {'training labels' if config.uses_labels else 'no labels'}"
         title = f"{name}: {(config.__doc__ or '').strip().splitlines()[0]} Reads {reads}."
+        known = DEFAULTS[name]
+        taken = _assignments(flat(known.sections)) or "the plain defaults"
         console().print(_settings(title, "method", config))
+        console().print(f"{name} without a preset or file: {taken}. Source: {known.source}.", markup=False)
     for section in ("smooth", "train", "uncertainty", "cluster", "evaluate"):
         info = PipelineConfig.model_fields[section]
         console().print(_settings(f"{section}: {info.description}", section, type(info.default)))
+
+
+def _assignments(settings: Mapping[str, Any]) -> str:
+    """Settings as after ``--set``."""
+    return ", ".join(
+        f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in settings.items()
+    )
 
 
 def _settings(title: str, section: str, config: type["BaseModel"]) -> Table:

@@ -31,7 +31,7 @@ class StudyDataset(Config):
     """A data set of a study."""
 
     name: str = Field(pattern=_NAME, description="name in tables and for --only")
-    preset: str = Field("none", description="preset its cells rest on; none: plain defaults")
+    preset: str = Field("none", description="preset its cells rest on; none: the method's defaults")
     paths: tuple[str, ...] = Field(
         (), description="places below --data, the first that exists is taken; none for generated graphs"
     )
@@ -115,7 +115,7 @@ class Cell:
 
     Attributes:
         point: axis values by field.
-        preset: the preset the settings rest on; ``none`` for plain defaults.
+        preset: the preset the settings rest on; ``none`` for the method's defaults.
         overrides: the settings, as after ``--set``; without the path of the data.
         places: where the data may lie below the data folder.
     """

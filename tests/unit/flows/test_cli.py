@@ -175,3 +175,41 @@ def test_reports_of_the_seeds_that_ran_are_named(tmp_path: Path, capsys: pytest.
     assert "seed-0/report.html" in told
     assert "seed-1/report.html" in told
     assert "seed-7" not in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--set", "method.name=grace", "--set", "train.epochs=3"],
+         "defaults of grace: train.learning_rate=0.0005, train.weight_decay=1e-05"),
+        (["--set", "method.name=hsan", "--set", "smooth.filter=ppr", "--preset", "none"],
+         "defaults of hsan: train.epochs=400, train.learning_rate=0.001, cluster.normalise=false"),
+        (["--set", "method.name=dmat_i"], None),
+        (["--set", "method.name=grace", "--preset", "digits"], None),
+        (["--config", "run.toml"], None),
+    ],
+)  # fmt: skip
+def test_defaults_of_the_method_that_a_run_took_are_told_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], told: str | None
+) -> None:
+    def recorded(config: PipelineConfig, *, preset: str | None, **_: object) -> RunRecord:
+        return RunRecord(
+            config=config.model_dump(mode="json"), preset=preset, seeds=(0,), versions={}, device="cpu",
+            machine={}, store="s", stages=[], metrics=[],
+        )  # fmt: skip
+
+    (tmp_path / "run.toml").write_text('[method]\nname = "grace"\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("flows.running.run_pipeline", recorded)
+    lines = run("run", "--set", "dataset.format=synthetic", *arguments).splitlines()
+    assert [line for line in lines if line.startswith("defaults of")] == ([told] if told else [])
+
+
+def test_defaults_of_each_method_are_listed_with_their_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    lines = run("methods").splitlines()
+    for name in METHODS:
+        (line,) = [line for line in lines if line.startswith(f"{name} without a preset or file: ")]
+        assert "Source: " in line
+    (line,) = [line for line in lines if line.startswith("nml_gcl without a preset or file: ")]
+    assert "train.epochs=200, train.learning_rate=0.0005, train.weight_decay=0.001" in line

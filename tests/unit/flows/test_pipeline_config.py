@@ -7,6 +7,7 @@ import pytest
 from flows.config import (
     ConfigurationError,
     PipelineConfig,
+    defaults_taken,
     load_config,
     preset_names,
     read_preset,
@@ -89,6 +90,58 @@ def test_the_preset_made_for_a_data_set_and_method_is_used_unasked() -> None:
     config, used = load_config(preset="none", overrides=asked)
     assert used is None
     assert config.train == PipelineConfig().train
+
+
+def test_without_a_preset_a_run_rests_on_its_methods_defaults() -> None:
+    plain = PipelineConfig()
+    for options in ({}, {"preset": "none"}):
+        hsan = load("method.name=hsan", "dataset.format=synthetic", **options)
+        assert (hsan.train.epochs, hsan.train.learning_rate) == (400, 1e-3)
+        assert (hsan.smooth.filter, hsan.smooth.num_steps, hsan.smooth.num_components) == ("sgc", 2, None)
+        assert hsan.cluster.normalise is False
+        progcl = load("method.name=progcl", "dataset.format=synthetic", **options)
+        assert (progcl.train.epochs, progcl.method.start_epoch) == (200, 100)
+        for name in ("dmat_i", "dmt"):
+            config = load(f"method.name={name}", "dataset.format=synthetic", **options)
+            assert (config.train, config.smooth, config.cluster) == (plain.train, plain.smooth, plain.cluster)
+
+
+def test_overrides_win_over_the_methods_defaults_one_by_one() -> None:
+    config = load("method.name=grace", "dataset.format=synthetic", "train.epochs=3")
+    assert (config.train.epochs, config.train.learning_rate, config.train.weight_decay) == (3, 5e-4, 1e-5)
+    assert defaults_taken(["method.name=grace", "train.epochs=3"]) == {
+        "train.learning_rate": 5e-4,
+        "train.weight_decay": 1e-5,
+    }
+    other = load("method.name=hsan", "dataset.format=synthetic", "smooth.filter=ppr")
+    assert other.smooth == PipelineConfig().smooth, "another filter takes its own number of steps"
+    assert load("method.name=hsan", "dataset.format=synthetic", "smooth.num_steps=3").smooth.filter == "sgc"
+    assert defaults_taken([]) == {} == defaults_taken(["method=grace"])
+
+
+def test_presets_and_files_rest_on_the_plain_defaults(tmp_path: Path) -> None:
+    plain = PipelineConfig()
+    file = tmp_path / "run.toml"
+    file.write_text('[method]\nname = "hsan"\n')
+    config, used = load_config(file=file)
+    assert used is None
+    assert (config.train, config.smooth, config.cluster) == (plain.train, plain.smooth, plain.cluster)
+    switched = load("method.name=nml_gcl", preset="digits")
+    assert switched.train.weight_decay == 0.0, "the preset says nothing of it"
+
+
+@pytest.mark.parametrize("dataset", ["cora", "citeseer"])
+def test_augcl_has_graces_settings_and_says_which_numbers_are_ours(dataset: str) -> None:
+    asked = ["dataset.format=planetoid", f"dataset.name={dataset}", "dataset.path=x"]
+    config, used = load_config(overrides=[*asked, "method.name=augcl"])
+    assert used == f"{dataset}-augcl"
+    grace = load_config(overrides=[*asked, "method.name=grace"])[0]
+    assert (config.train, config.smooth) == (grace.train, grace.smooth)
+    shared = set(type(grace.method).model_fields) - {"name"}
+    assert [f for f in shared if getattr(config.method, f) != getattr(grace.method, f)] == []
+    assert (config.method.warmup_epochs, config.train.epochs) == (100, 200)
+    source = read_preset(used)["about"]["source"]
+    assert "unpublished" in source and "ours: warm-up 100 of 200 epochs" in source
 
 
 def test_another_variant_drops_the_fields_of_the_presets_own() -> None:
@@ -175,6 +228,8 @@ def test_margins_need_a_number_of_clusters_that_is_known_before_clustering(metho
     load(*asked, "cluster.num_clusters=4")
 
 
-@pytest.mark.parametrize("name", [name for name in preset_names() if name.endswith(("-grace", "-progcl"))])
-def test_presets_of_grace_and_progcl_scale_rows_to_sum_one_as_their_codes_do(name: str) -> None:
+@pytest.mark.parametrize(
+    "name", [name for name in preset_names() if name.endswith(("-augcl", "-grace", "-progcl"))]
+)
+def test_presets_of_grace_and_what_rests_on_it_scale_rows_to_sum_one_as_their_codes_do(name: str) -> None:
     assert read_preset(name)["config"]["method"]["normalise_input"] == "l1"

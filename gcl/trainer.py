@@ -122,11 +122,13 @@ def train(
                     finished = keeper.capture(method, optimizer, history)
                 _hold_still(groups, method.moving_group(epoch=epoch, step=step))
                 batch = data.batch(rows_B, device=device)
-                with _precision(device, config):
-                    terms = method.training_loss(batch, epoch=epoch, step=step, seed=seed)
-                for name, value in _finite_values(terms, epoch).items():
+                optimizer.zero_grad(set_to_none=True)
+                losses = method.losses(batch, epoch=epoch, step=step, seed=seed)
+                for name, value in _descend(losses, _precision(device, config), epoch).items():
                     totals.setdefault(name, []).append(value)
-                _move(method, optimizer, terms["loss"], epoch=epoch, step=step)
+                method.after_backward(epoch=epoch, step=step)
+                _check_gradients(method, epoch)
+                optimizer.step()
             _hold_still(groups, None)
             method.after_epoch(data, epoch=epoch, seed=seed)
 
@@ -141,13 +143,24 @@ def train(
     return result
 
 
-def _move(method: Method, optimizer: torch.optim.Optimizer, loss: Tensor, *, epoch: int, step: int) -> None:
-    """One step of the optimiser, unless a gradient is not finite."""
-    optimizer.zero_grad(set_to_none=True)
-    torch.autograd.backward(loss)
-    method.after_backward(epoch=epoch, step=step)
-    _check_gradients(method, epoch)
-    optimizer.step()
+def _descend(losses: Iterator[dict[str, Tensor]], precision: torch.autocast, epoch: int) -> dict[str, float]:
+    """Add up the gradients of the parts of a loss; each part's graph is gone before the next is made.
+
+    Returns:
+        The loss summed over the parts, and the other terms' means.
+    """
+    found: list[dict[str, float]] = []
+    while True:
+        with precision:
+            terms = next(losses, None)
+        if terms is None:
+            break
+        found.append(_finite_values(terms, epoch))
+        torch.autograd.backward(terms["loss"])
+        del terms  # or it would live on while the next part is computed
+    return {
+        name: sum(part[name] for part in found) / (1 if name == "loss" else len(found)) for name in found[0]
+    }
 
 
 def _with_last_marked(batches: Iterator[Tensor]) -> Iterator[tuple[Tensor, bool]]:

@@ -161,6 +161,23 @@ class Method(nn.Module, ABC):
             seed: run seed; every draw derives from (seed, purpose, epoch, step).
         """
 
+    def losses(self, batch: Batch, *, epoch: int, step: int, seed: int) -> Iterator[dict[str, Tensor]]:
+        """The parts of a step's loss, one after the other; their sum is minimised.
+
+        What the backward pass of a part needs is freed before the next part is computed, so parts that
+        share no work take the memory of the largest alone.
+
+        Args:
+            batch: one step's data.
+            epoch: counter from 0.
+            step: counter from 0 within the epoch.
+            seed: run seed.
+
+        Yields:
+            Terms as of `training_loss`. ``"loss"`` adds up over the parts, what else is watched is averaged.
+        """
+        yield self.training_loss(batch, epoch=epoch, step=step, seed=seed)
+
     @abstractmethod
     def embed(self, data: TrainingData, *, batch_size: int = EMBED_ROWS) -> np.ndarray:
         """float32 [N, D] embeddings of all nodes, in evaluation mode and without gradients.

@@ -44,15 +44,17 @@ class Ensemble(Method):
 
     def training_loss(self, batch: Batch, *, epoch: int, step: int, seed: int) -> dict[str, Tensor]:
         """The sum of the members' losses, and the means of what else they watch."""
-        found = [
-            member.training_loss(batch, epoch=epoch, step=step, seed=own)
-            for member, own in self._seeded(seed)
-        ]
+        found = list(self.losses(batch, epoch=epoch, step=step, seed=seed))
         terms = {name: sum(terms[name] for terms in found) for name in found[0]}
         return {
             name: term if name == "loss" else term / len(found)  # type: ignore[misc]
             for name, term in terms.items()
         }
+
+    def losses(self, batch: Batch, *, epoch: int, step: int, seed: int) -> Iterator[dict[str, Tensor]]:
+        """The members' losses, so that one member's graph is in memory at a time."""
+        for member, own in self._seeded(seed):
+            yield from member.losses(batch, epoch=epoch, step=step, seed=own)
 
     def embed(self, data: TrainingData, *, batch_size: int = EMBED_ROWS) -> np.ndarray:
         """float32 [N, K D] embeddings of the members, side by side."""

@@ -1,9 +1,12 @@
 """An ensemble is its members: trained together or one by one, they come out alike."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
 
+from gcl.errors import NonFiniteLoss
 from gcl.graph import Graph
 from gcl.methods import build_method
 from gcl.methods.base import TrainingData
@@ -42,9 +45,9 @@ def test_members_come_out_as_if_trained_alone(name):
     ensemble, z_ND = trained(config.model_copy(update={"num_encoders": 3}), seed=4)
     for number in range(3):
         alone, own_ND = trained(config, member_seed(4, number))
-        np.testing.assert_allclose(z_ND[:, 6 * number : 6 * (number + 1)], own_ND, rtol=1e-5, atol=1e-6)
+        assert np.array_equal(z_ND[:, 6 * number : 6 * (number + 1)], own_ND)
         for key, value in alone.state_dict().items():
-            torch.testing.assert_close(ensemble.state_dict()[f"members.{number}.{key}"], value)
+            assert torch.equal(ensemble.state_dict()[f"members.{number}.{key}"], value), key
 
 
 def test_first_member_is_the_method_itself_to_the_bit():
@@ -66,3 +69,57 @@ def test_weights_of_pairs_are_means_over_members_and_notes_say_how_many():
     ]
     np.testing.assert_allclose(found.weight_AM, np.mean(parts, axis=0), rtol=1e-6)
     assert method.notes(data)[0] == "2 encoders side by side"
+
+
+def test_loss_is_the_members_sum_and_the_rest_their_mean():
+    config = SETTINGS["progcl"].model_copy(update={"num_encoders": 2})
+    ensemble = build_method(config, num_features=9, seed=4)
+    history = train(ensemble, make_data(config), TRAIN, seed=4).history
+    alone = []
+    for number in range(2):
+        own = member_seed(4, number)
+        method = build_method(SETTINGS["progcl"], num_features=9, seed=own)
+        alone.append(train(method, make_data(config), TRAIN, seed=own).history)
+    for epoch, terms in enumerate(history):
+        losses, cosines = ([own[epoch][name] for own in alone] for name in ("loss", "positive_similarity"))
+        assert terms["loss"] == pytest.approx(sum(losses), rel=1e-6)
+        assert terms["positive_similarity"] == pytest.approx(sum(cosines) / 2, rel=1e-6)
+
+
+def watched_losses(ensemble, monkeypatch, change=lambda number, terms: terms):
+    """How many terms of earlier members lived, and with them their graphs, when each member began."""
+    made, alive = [], []
+    for number, member in enumerate(ensemble.members):
+
+        def training_loss(batch, *, number=number, own=member.training_loss, **counters):
+            alive.append(sum(term() is not None for term in made))
+            terms = change(number, own(batch, **counters))
+            made.extend(map(weakref.ref, terms.values()))
+            return terms
+
+        monkeypatch.setattr(member, "training_loss", training_loss)
+    return alive
+
+
+def test_graph_of_a_member_is_gone_before_the_next_is_made(monkeypatch):
+    config = SETTINGS["nml_gcl"].model_copy(update={"num_encoders": 3})
+    ensemble = build_method(config, num_features=9, seed=0)
+    alive = watched_losses(ensemble, monkeypatch)
+    train(ensemble, make_data(config), TRAIN, seed=0)
+    assert len(alive) == 3 * TRAIN.epochs * (config.metric_steps + 1)
+    assert set(alive) == {0}
+
+
+def test_no_member_moves_when_the_loss_of_one_is_not_finite(monkeypatch):
+    config = SETTINGS["progcl"].model_copy(update={"num_encoders": 3})
+    ensemble = build_method(config, num_features=9, seed=0)
+    before = {name: value.clone() for name, value in ensemble.state_dict().items()}
+
+    def spoiled(number, terms):
+        return {**terms, "loss": terms["loss"] * torch.nan} if number == 1 else terms
+
+    watched_losses(ensemble, monkeypatch, spoiled)
+    with pytest.raises(NonFiniteLoss):
+        train(ensemble, make_data(config), TRAIN, seed=0)
+    for name, value in ensemble.state_dict().items():
+        assert torch.equal(value, before[name]), name

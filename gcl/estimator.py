@@ -15,6 +15,7 @@ import numpy as np
 
 from gcl.checkpoint import load_weights
 from gcl.errors import SourceUnreadable, UnsuitableSetting
+from gcl.estimator_checks import FitChecks
 from gcl.estimator_files import (
     WEIGHTS_FILE,
     SavedRecord,
@@ -23,14 +24,13 @@ from gcl.estimator_files import (
     read_saved,
     write_saved,
 )
-from gcl.estimator_settings import checked_config, sorted_settings
+from gcl.estimator_settings import check_device, checked_config, chosen_configs, pinned_to_plain
 from gcl.graph import Graph, Labels
 from gcl.graph_arrays import labels_from
 from gcl.methods import build_method, method_class
 from gcl.methods.base import Method, TrainingData
 from gcl.smoothing import SmoothingConfig, smooth_features
 from gcl.trainer import EpochReport, train
-from gcl.trainer_config import TrainConfig
 from gcl.uncertainty import UncertaintyConfig, UncertaintyInputs, score_uncertainty
 
 _SMOOTHING_SEED = 0  # as in the pipeline: smoothing is the same for every run seed
@@ -38,7 +38,7 @@ _SMOOTHING_SEED = 0  # as in the pipeline: smoothing is the same for every run s
 
 @dataclass(frozen=True, eq=False)
 class _Fitted:
-    """What fit leaves behind; `graph` and `data` are None after load."""
+    """What fit leaves behind; `graph`, `data` and the checks are not there after load."""
 
     method: Method
     history: list[dict[str, float]]
@@ -48,6 +48,7 @@ class _Fitted:
     graph_sha256: str
     graph: Graph | None = None
     data: TrainingData | None = None
+    checks: tuple[np.ndarray, ...] = ()
 
 
 class ContrastiveEmbedding:
@@ -55,7 +56,8 @@ class ContrastiveEmbedding:
 
     Settings are keywords, checked at once; a method's are listed by ``help(model.method_config)`` and
     `gclflow methods`, the optimiser's by `gcl.trainer_config.TrainConfig`. Methods that read smoothed rows
-    get them here, filtered as `smooth` says.
+    get them here, filtered as `smooth` says. What is not given is as the method's authors have it
+    (`gcl.methods.defaults`): 200 epochs for ``grace``, 400 for ``hsan``.
 
     Attributes:
         method_config: the method's settings.
@@ -86,29 +88,21 @@ class ContrastiveEmbedding:
             method: key in `gcl.methods.METHODS`.
             seed: run seed, >= 0; all randomness derives from it.
             device: torch device that trains and embeds; smoothing stays on the CPU.
-            smooth: filter of the features, for methods that read smoothed rows; None for the default one.
+            smooth: filter of the features, for methods that read smoothed rows: settings by name beside
+                the method's defaults, or a whole configuration; None for the method's.
             **settings: fields of the method's configuration and of `TrainConfig`, by name.
 
         Raises:
-            ValueError: an unknown method or setting, or a value out of its bounds; the message names it.
+            ValueError: an unknown method or setting, a value out of its bounds, or a device that is not
+                there; the message names it.
         """
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
             raise ValueError(f"seed: a whole number of at least 0, not {seed!r}")
-        if smooth is not None and not isinstance(smooth, SmoothingConfig | Mapping):
-            raise ValueError(f"smooth: settings by name, as {{'num_steps': 2}}, not {smooth!r}")
-        declared = method_class(method)
-        of_method, of_training = sorted_settings(method, settings)
+        check_device(device)
         self.method, self.seed, self.device, self.smooth = method, int(seed), device, smooth
         self._given = dict(settings)
-        self.method_config = checked_config(declared.Config, {"name": method, **of_method})
-        self.train_config: TrainConfig = checked_config(TrainConfig, of_training)
-        self.smoothing_config: SmoothingConfig | None = None
-        if "smoothed" in declared.inputs:
-            given = smooth if isinstance(smooth, Mapping) else {}
-            checked: SmoothingConfig = checked_config(SmoothingConfig, given, prefix="smooth.")
-            self.smoothing_config = smooth if isinstance(smooth, SmoothingConfig) else checked
-        elif smooth is not None:
-            raise ValueError(f"smooth: {method} reads the graph itself, so there is nothing to filter")
+        chosen = chosen_configs(method, settings, smooth)
+        self.method_config, self.train_config, self.smoothing_config = chosen
         self._fitted: _Fitted | None = None
 
     @classmethod
@@ -116,6 +110,9 @@ class ContrastiveEmbedding:
         cls, settings: Mapping[str, Any], *, seed: int = 0, device: str = "cpu", **changes: Any
     ) -> Self:
         """An estimator from the sections ``smooth``, ``method`` and ``train`` of a preset or a ``run.json``.
+
+        As in the pipeline, what they leave out is as `TrainConfig` and its siblings have it, whatever the
+        method's own defaults.
 
         Args:
             settings: sections by name; those of other stages are passed over, and ``smooth`` is for methods
@@ -129,7 +126,8 @@ class ContrastiveEmbedding:
         reads_rows = "smoothed" in method_class(name).inputs
         smooth = settings.get("smooth") if reads_rows else None
         given = {**of_method, **settings.get("train", {}), **changes}
-        return cls(name, **{"seed": seed, "device": device, "smooth": smooth, **given})
+        keywords = {"seed": seed, "device": device, "smooth": smooth, **given}
+        return cls(name, **pinned_to_plain(name, keywords))
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
@@ -163,6 +161,7 @@ class ContrastiveEmbedding:
             UnsuitableSetting: features that `smooth` asks for and the graph lacks.
             ValueError: labels that are missing, or given to a method that uses none.
             NonFiniteLoss: a loss or gradient became NaN or infinite.
+            CheckpointMismatch: checkpoints of another graph or of other settings.
         """
         _check_graph(graph)
         y_N, num_labelled_classes = _class_ids(labels)
@@ -175,19 +174,21 @@ class ContrastiveEmbedding:
         num_features = _num_features(data)
         method = self._build(num_features, num_classes, data.num_nodes)
         digest = graph_digest(graph)
+        folder = None if checkpoint_dir is None else Path(checkpoint_dir)
+        checks = FitChecks(self.train_config, folder)
         result = train(
             method,
             data,
             self.train_config,
             seed=self.seed,
             device=self.device,
-            checkpoint_dir=None if checkpoint_dir is None else Path(checkpoint_dir),
+            checkpoint_dir=folder,
             identity={"graph": digest, "smooth": str(self.smoothing_config), "labels": arrays_digest(y_N)},
-            on_epoch=on_epoch,
+            on_epoch=checks.before(on_epoch, method=method, data=data),
         )
-        self._fitted = _Fitted(
-            method, result.history, graph.num_nodes, num_features, num_classes, digest, graph, data
-        )
+        sizes = (graph.num_nodes, num_features, num_classes)
+        kept = tuple(checks.embeddings())
+        self._fitted = _Fitted(method, result.history, *sizes, digest, graph, data, kept)
         return self
 
     def embed(self, graph: Graph | None = None) -> np.ndarray:
@@ -237,10 +238,16 @@ class ContrastiveEmbedding:
     def notes(self) -> list[str]:
         """What a reader of the embedding must know, such as that negatives were sampled; [] after load."""
         fitted = self._require()
-        if fitted.data is None:
-            return []
-        without = ["num_checks had no effect: checks are kept by runs of the pipeline"]
-        return fitted.method.notes(fitted.data) + without * (self.train_config.num_checks > 0)
+        return [] if fitted.data is None else fitted.method.notes(fitted.data)
+
+    @property
+    def checks(self) -> list[np.ndarray]:
+        """float32 [N, min(D, 64)] embeddings at `num_checks` epochs of the fit, the last among them.
+
+        For ``gcl.cluster_embeddings(..., checks=model.checks)`` with ``algorithm="consensus"``; wider
+        embeddings keep their leading components. [] without `num_checks`, and after load.
+        """
+        return list(self._require().checks)
 
     def save(self, folder: Path | str) -> Path:
         """Write weights (safetensors) and settings (JSON) into a folder, and return its path."""
@@ -268,8 +275,10 @@ class ContrastiveEmbedding:
         Raises:
             SourceUnreadable: files missing, damaged, or not belonging together.
             CheckpointMismatch: weights of other settings.
+            ValueError: a device that is not there.
         """
         record = read_saved(Path(folder))
+        check_device(device)
         try:
             model = cls.from_settings(record.settings, seed=record.seed, device=device)
             method = model._build(record.num_features, record.num_classes, record.num_nodes)

@@ -8,6 +8,8 @@ from pydantic import ValidationError
 
 from gcl.config import Config
 from gcl.methods import method_class
+from gcl.methods.defaults import method_defaults
+from gcl.smoothing import SmoothingConfig
 from gcl.trainer_config import TrainConfig
 
 
@@ -34,6 +36,87 @@ def sorted_settings(method: str, settings: Mapping[str, Any]) -> tuple[dict[str,
         {name: value for name, value in settings.items() if name in of_method},
         {name: value for name, value in settings.items() if name in of_training - of_method},
     )
+
+
+def chosen_configs(
+    method: str, settings: Mapping[str, Any], smooth: SmoothingConfig | Mapping[str, Any] | None
+) -> tuple[Config, TrainConfig, SmoothingConfig | None]:
+    """The configurations of method, training and filter; what is not given is as the method's defaults say.
+
+    Args:
+        method: key in `gcl.methods.METHODS`.
+        settings: fields of its configuration and of `TrainConfig`.
+        smooth: fields of `SmoothingConfig`, or one that is taken as it is; None for the method's defaults.
+
+    Returns:
+        the third is None for methods that read the graph alone.
+
+    Raises:
+        ValueError: an unknown method or setting, or a value out of its bounds; the message names it.
+    """
+    if smooth is not None and not isinstance(smooth, SmoothingConfig | Mapping):
+        raise ValueError(f"smooth: settings by name, as {{'num_steps': 2}}, not {smooth!r}")
+    declared = method_class(method)
+    of_method, of_training = sorted_settings(method, settings)
+    filtering = dict(smooth) if isinstance(smooth, Mapping) else {}
+    taken = method_defaults(method, {"method": of_method, "train": of_training, "smooth": filtering})
+    config: Config = checked_config(declared.Config, {"name": method, **taken.get("method", {}), **of_method})
+    training: TrainConfig = checked_config(TrainConfig, taken.get("train", {}) | of_training)
+    if "smoothed" not in declared.inputs:
+        if smooth is not None:
+            raise ValueError(f"smooth: {method} reads the graph itself, so there is nothing to filter")
+        return config, training, None
+    if isinstance(smooth, SmoothingConfig):
+        return config, training, smooth
+    chosen: SmoothingConfig = checked_config(
+        SmoothingConfig, taken.get("smooth", {}) | filtering, prefix="smooth."
+    )
+    return config, training, chosen
+
+
+def pinned_to_plain(method: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords of an estimator that takes none of its method's defaults: those are set to the plain ones.
+
+    Args:
+        method: key in `gcl.methods.METHODS`.
+        keywords: settings of the method and the training by name, and ``smooth``.
+    """
+    smooth = {} if keywords.get("smooth") is None else keywords["smooth"]
+    given = {"method": keywords, "train": keywords, "smooth": smooth}
+    configs: dict[str, type[Config]] = {
+        "method": method_class(method).Config,
+        "train": TrainConfig,
+        "smooth": SmoothingConfig,
+    }
+    plain = {
+        section: {name: configs[section].model_fields[name].default for name in taken}
+        for section, taken in method_defaults(method, given).items()
+        if section in configs
+    }
+    pinned = {**plain.get("method", {}), **plain.get("train", {}), **keywords}
+    if "smooth" in plain:
+        pinned["smooth"] = {**plain["smooth"], **smooth}
+    return pinned
+
+
+def check_device(device: Any) -> None:
+    """Refuse a device that torch does not know or this machine does not have.
+
+    Raises:
+        ValueError: which, and what to take instead.
+    """
+    import torch
+
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ValueError(f"device: a torch device such as 'cpu' or 'cuda', not {device!r}") from None
+    if found.type != "cuda":
+        return
+    if not torch.cuda.is_available():
+        raise ValueError("device: there is no CUDA device here, or torch was built without CUDA; take 'cpu'")
+    if (found.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device: {device} is not there; CUDA devices here: {torch.cuda.device_count()}")
 
 
 def checked_config(config: type[Config], values: Mapping[str, Any], *, prefix: str = "") -> Any:

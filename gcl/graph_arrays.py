@@ -201,10 +201,13 @@ def checked_features(value: Any) -> Features:
 
     Raises:
         InvalidGraph: a value is not finite.
-        ValueError: not a matrix.
+        ValueError: not a matrix, or complex numbers.
     """
+    value = value if sp.issparse(value) else plain_array(value)
+    if value.dtype.kind == "c":
+        raise ValueError("x holds complex numbers: give their real parts or their magnitudes")
     with np.errstate(over="ignore"):  # becomes infinite, which is refused
-        x_NF = _sparse(value) if sp.issparse(value) else np.ascontiguousarray(plain_array(value), np.float32)
+        x_NF = _sparse(value) if sp.issparse(value) else np.ascontiguousarray(value, np.float32)
     if x_NF.ndim != 2:
         raise ValueError(f"x is a matrix, a row a node; not an array of shape {x_NF.shape}")
     if isinstance(x_NF, np.ndarray):

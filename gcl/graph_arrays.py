@@ -186,7 +186,9 @@ def _weights(value: Any, num_edges: int) -> np.ndarray | None:
     """float32 weights, or None where all are 1."""
     if value is None:
         return None
-    weight_E = np.asarray(plain_array(value), np.float64)
+    given_E = plain_array(value)
+    _refuse_complex(given_E, "weights")
+    weight_E = np.asarray(given_E, np.float64)
     if weight_E.shape != (num_edges,):
         raise ValueError(f"weights have shape {weight_E.shape} for {num_edges} edges")
     with np.errstate(over="ignore"):  # becomes infinite, which is refused
@@ -204,8 +206,7 @@ def checked_features(value: Any) -> Features:
         ValueError: not a matrix, or complex numbers.
     """
     value = value if sp.issparse(value) else plain_array(value)
-    if value.dtype.kind == "c":
-        raise ValueError("x holds complex numbers: give their real parts or their magnitudes")
+    _refuse_complex(value, "x")
     with np.errstate(over="ignore"):  # becomes infinite, which is refused
         x_NF = _sparse(value) if sp.issparse(value) else np.ascontiguousarray(value, np.float32)
     if x_NF.ndim != 2:
@@ -216,6 +217,12 @@ def checked_features(value: Any) -> Features:
         broken = np.unique(np.searchsorted(x_NF.indptr, np.flatnonzero(~np.isfinite(x_NF.data)), "right") - 1)
     refuse_features("x", "features_finite", [f"node {node}" for node in broken])
     return x_NF
+
+
+def _refuse_complex(value: Any, what: str) -> None:
+    """Complex numbers would lose their imaginary parts without a word."""
+    if value.dtype.kind == "c":
+        raise ValueError(f"{what}: complex numbers; give their real parts or their magnitudes")
 
 
 def _sparse(value: Any) -> sp.csr_matrix:

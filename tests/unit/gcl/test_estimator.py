@@ -1,61 +1,31 @@
 """The notebook's object, for every registered method: what it computes, keeps, saves and refuses."""
 
-import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.sparse as sp
-from sklearn.base import clone
 
 import gcl
-from gcl.errors import SourceUnreadable, UnsuitableSetting
+from gcl.errors import UnsuitableSetting
 from gcl.estimator import ContrastiveEmbedding
-from gcl.estimator_files import graph_digest
 from gcl.graph import Graph, Labels
-from gcl.methods import METHODS, build_method, method_class
+from gcl.methods import build_method, method_class
 from gcl.methods.base import TrainingData
-from gcl.smoothing import SmoothingConfig, smooth_features
+from gcl.smoothing import smooth_features
 from gcl.trainer import train
-from gcl.trainer_config import TrainConfig
-
-NUM_NODES, NUM_CLASSES = 60, 3
-SMALL = {"embedding_size": 8, "hidden_size": 8, "projection_size": 8}
-by_method = pytest.mark.parametrize("name", sorted(METHODS))
-
-
-def blobs(seed=0):
-    """A graph of three noisy groups with features, and the group of each node."""
-    generator = np.random.default_rng(seed)
-    y_N = np.arange(NUM_NODES) % NUM_CLASSES
-    x_NF = np.eye(NUM_CLASSES)[y_N].repeat(4, axis=1) + 0.3 * generator.normal(size=(NUM_NODES, 12))
-    same_NN = y_N[:, None] == y_N[None, :]
-    adjacency_NN = np.triu(generator.random((NUM_NODES, NUM_NODES)) < np.where(same_NN, 0.3, 0.02), 1)
-    return Graph.from_scipy(adjacency_NN, np.abs(x_NF)), y_N
-
-
-GRAPH, Y = blobs()
-
-
-def small(name, **settings):
-    fields = method_class(name).Config.model_fields
-    sizes = {key: value for key, value in SMALL.items() if key in fields}
-    return ContrastiveEmbedding(name, **{"epochs": 2, "batch_size": 32, **sizes, **settings})
-
-
-def extras(name):
-    """What fit needs beside the graph."""
-    num_classes = (
-        {"num_classes": NUM_CLASSES} if "num_clusters" in method_class(name).Config.model_fields else {}
-    )
-    return {"labels": Y} if method_class(name).uses_labels else num_classes
-
-
-def reads_rows(name):
-    return "smoothed" in method_class(name).inputs
+from tests.tiny_estimators import (
+    GRAPH,
+    NUM_CLASSES,
+    NUM_NODES,
+    Y,
+    blobs,
+    by_method,
+    extras,
+    reads_rows,
+    small,
+)
 
 
 @by_method
@@ -74,7 +44,7 @@ def test_fit_embed_gives_finite_rows_and_a_history(name):
 def test_same_as_the_parts_called_by_hand(name):
     model = small(name, seed=3)
     z_ND = model.fit_embed(GRAPH, **extras(name))
-    x_NF = smooth_features(GRAPH, SmoothingConfig(), seed=0).x_NF if reads_rows(name) else None
+    x_NF = smooth_features(GRAPH, model.smoothing_config, seed=0).x_NF if reads_rows(name) else None
     graph = GRAPH if "graph" in method_class(name).inputs else None
     y_N = Y.astype(np.int32) if method_class(name).uses_labels else None
     data = TrainingData(NUM_NODES, x_NF, graph, y_N)
@@ -151,24 +121,6 @@ def test_uncertainty_by_every_method(name):
 
 
 @by_method
-def test_settings_round_trip_and_clone(name):
-    model = small(
-        name, seed=5, learning_rate=1e-3, **({"smooth": {"alpha": 0.2}} if reads_rows(name) else {})
-    )
-    again = ContrastiveEmbedding.from_settings(model.settings, seed=5)
-    assert again.settings == model.settings
-    assert clone(model).settings == model.settings
-    assert eval(repr(model), {"ContrastiveEmbedding": ContrastiveEmbedding}).settings == model.settings
-    assert ContrastiveEmbedding.from_settings(model.settings, epochs=7).train_config.epochs == 7
-
-
-@by_method
-def test_no_setting_of_a_method_shares_its_name_with_one_of_training(name):
-    fields = set(method_class(name).Config.model_fields)
-    assert not fields & (set(TrainConfig.model_fields) | {"method", "seed", "device", "smooth"})
-
-
-@by_method
 def test_labels_are_asked_for_or_refused_as_the_method_declares(name):
     given, message = (
         ({}, "needs labels") if method_class(name).uses_labels else ({"labels": Y}, "uses no labels")
@@ -191,59 +143,6 @@ def test_groups_are_found():
     assert model.history[-1]["loss"] < model.history[0]["loss"]
     clusters = gcl.cluster_embeddings(z_ND, gcl.ClusterConfig(num_clusters=3), seed=0).cluster_N
     assert len({(int(c), int(y)) for c, y in zip(clusters, Y, strict=True)}) == 3
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"temprature": 1.0}, "temprature: dmat_i has no such setting; did you mean temperature?"),
-        ({"temperature": -1.0}, r"temperature: Input should be greater than 0 \(got -1.0\)"),
-        ({"epochs": 0}, r"epochs: .* \(got 0\)"),
-        ({"smooth": {"alpha": 2}}, r"smooth.alpha: .* \(got 2\)"),
-        ({"smooth": {"alhpa": 2}}, "smooth.alhpa: there is no such setting"),
-        ({"augmentations": ()}, "DmatIConfig|settings|augmentations"),
-        ({"smooth": 2}, "smooth: settings by name, .* not 2"),
-        ({"smooth": "ppr"}, "smooth: settings by name, .* not 'ppr'"),
-        ({"seed": -1}, "seed: a whole number"),
-        ({"seed": 1.5}, "seed: a whole number .* not 1.5"),
-        ({"seed": "a"}, "seed: a whole number .* not 'a'"),
-        ({"method": "dmat"}, "unknown method 'dmat'; known: .*dmat_i"),
-    ],
-)
-def test_wrong_settings_are_refused_at_once_and_named(settings, message):
-    with pytest.raises(ValueError, match=message):
-        ContrastiveEmbedding(**{"method": "dmat_i", **settings})
-
-
-def test_smoothing_settings_are_refused_where_nothing_is_smoothed():
-    names = [name for name in METHODS if not reads_rows(name)]
-    for name in names:
-        with pytest.raises(ValueError, match="reads the graph itself"):
-            ContrastiveEmbedding(name, smooth={"alpha": 0.2})
-        sections = {"method": {"name": name}, "smooth": {"alpha": 0.2}, "cluster": {"num_clusters": 3}}
-        assert ContrastiveEmbedding.from_settings(sections).smoothing_config is None
-
-
-def test_preset_of_the_pipeline_is_read():
-    import tomllib
-
-    file = Path(gcl.__file__).parents[1] / "flows" / "presets" / "digits.toml"
-    model = ContrastiveEmbedding.from_settings(tomllib.loads(file.read_text()), epochs=3)
-    assert (model.method_config.embedding_size, model.train_config.epochs) == (64, 3)
-    assert model.smoothing_config == SmoothingConfig(normalise_input="l2", normalise_output="l2")
-
-
-def test_notes_say_that_checks_are_not_taken():
-    assert small("dmat_i").fit(GRAPH).notes == []
-    (note,) = small("dmat_i", num_checks=2).fit(GRAPH).notes
-    assert "num_checks had no effect" in note
-
-
-def test_smoothing_as_a_config_or_a_mapping():
-    config = SmoothingConfig(alpha=0.5, num_steps=2)
-    first = small("dmat_i", smooth=config).fit_embed(GRAPH)
-    assert np.array_equal(first, small("dmat_i", smooth={"alpha": 0.5, "num_steps": 2}).fit_embed(GRAPH))
-    assert not np.array_equal(first, small("dmat_i").fit_embed(GRAPH))
 
 
 def test_graph_without_attributes_runs_on_degrees_and_says_so():
@@ -280,24 +179,6 @@ def test_smoothing_draws_by_the_pipelines_seed_whatever_the_run_seed(monkeypatch
     assert seen == [_SEED, _SEED]
 
 
-def test_digest_of_a_graph_covers_all_that_a_method_reads():
-    weight_E = np.ones(GRAPH.num_edges, np.float32)
-    changes = [
-        {},
-        {"num_nodes": NUM_NODES + 1},
-        {"src_E": GRAPH.src_E[::-1]},
-        {"dst_E": GRAPH.dst_E[::-1]},
-        {"weight_E": weight_E},
-        {"weight_E": 2 * weight_E},
-        {"x_NF": GRAPH.x_NF + 1},
-        {"x_NF": sp.csr_matrix(GRAPH.x_NF)},
-        {"x_NF": None},
-    ]
-    digests = [graph_digest(replace(GRAPH, **change)) for change in changes]
-    assert len(set(digests)) == len(changes)
-    assert graph_digest(replace(GRAPH, x_NF=GRAPH.x_NF.copy())) == digests[0]
-
-
 def test_progress_is_reported_and_an_interrupted_fit_goes_on(tmp_path):
     first, second = [], []
 
@@ -326,58 +207,6 @@ def test_checkpoints_of_another_graph_are_not_taken(tmp_path):
 def test_what_is_not_a_graph_is_pointed_to_the_conversions():
     with pytest.raises(ValueError, match=r"not csr_matrix: see Graph.from_scipy"):
         small("dmat_i").fit(GRAPH.adjacency_NN())
-
-
-def test_set_params_forgets_the_fit():
-    model = small("dmat_i").fit(GRAPH)
-    assert model.set_params(temperature=0.5).method_config.temperature == 0.5
-    with pytest.raises(ValueError, match="not fitted"):
-        model.embed()
-    with pytest.raises(ValueError, match="temperature"):
-        model.set_params(temperature=0)
-    assert model.method_config.temperature == 0.5
-
-
-def _break_weights(folder):
-    file = folder / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:-1] + b"\0")
-
-
-def _edit(**changes):
-    def change(folder):
-        record = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps({**record, **changes}))
-
-    return change
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        _break_weights,
-        lambda folder: (folder / "model.safetensors").unlink(),
-        lambda folder: (folder / "config.json").write_text("{"),
-        lambda folder: (folder / "config.json").write_text("[]"),
-        _edit(format="something-else"),
-        _edit(settings={"method": {"name": "dmat_i", "embedding_size": 0}}),
-        _edit(settings={"method": {"name": "no_such_method"}}),
-        _edit(settings=3),
-        _edit(num_features="many"),
-        _edit(more=1),
-    ],
-)
-def test_damaged_folder_does_not_load(damage, tmp_path):
-    folder = small("dmat_i").fit(GRAPH).save(tmp_path)
-    damage(folder)
-    with pytest.raises(SourceUnreadable):
-        ContrastiveEmbedding.load(folder)
-
-
-def test_loaded_model_without_a_graph_says_what_it_needs(tmp_path):
-    loaded = ContrastiveEmbedding.load(small("dmat_i").fit(GRAPH).save(tmp_path))
-    with pytest.raises(ValueError, match="no graph"):
-        loaded.embed()
-    assert loaded.notes == []
 
 
 def test_importing_gcl_loads_nothing_and_its_names_are_there():

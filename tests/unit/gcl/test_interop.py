@@ -351,3 +351,15 @@ def test_reading_graphs_imports_none_of_the_libraries():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("form", ["array", "scipy", "torch"])
+def test_complex_features_and_weights_are_refused(form):
+    import torch
+
+    x_NF = np.array([[1 + 2j, 0], [0, 1], [1, 1]])
+    given = {"array": np.asarray, "scipy": sp.csr_matrix, "torch": torch.tensor}[form](x_NF)
+    with pytest.raises(ValueError, match="x: complex numbers"):
+        Graph.from_edges([0, 1], [1, 2], given)
+    with pytest.raises(ValueError, match="weights: complex numbers"):
+        Graph.from_edges([0, 1], [1, 2], weight=x_NF[0])

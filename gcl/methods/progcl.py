@@ -42,7 +42,8 @@ class ProGcl(Grace):
         The mixture as released: fitted once at epoch 400 to similarities between the views in 100 random
         columns, 10 iterations from Beta(1, 2), Beta(2, 1) and shares .95, .05. They are scaled by their
         extremes, as the paper has it; `similarity_scaling=cosine` takes (1 + cos) / 2, as the released code
-        does. Encoder and views as our GRACE; presets hold the released settings of two data sets.
+        does. Encoder, views and training as our GRACE; a run of its 200 epochs without a preset starts at 100.
+        Presets hold the released settings of two data sets.
 
     Deviations from paper:
         Weights come from the similarities of each step; the released code computes its matrix at the start

@@ -63,9 +63,10 @@ class Augcl(Grace):
         The graph with features; no labels. N = 1 is not defined. Without edges it contrasts masked features.
 
     Defaults and their source:
-        Encoder, views, temperature and training as `Grace`, the first 100 of its 200 epochs plain. Reward 1.9, ten passes, Adam at .01, batches of 2048
-        pairs, two hidden layers of 128, alpha = 1/mu: the released code for graphs. The estimator is the
-        analytic one: it is exact over all pairs, where a network would cost tens of times the step it weighs.
+        Encoder, views, temperature and training as `Grace`, the first 100 of its 200 epochs plain. Reward
+        1.9, ten passes, Adam at .01, batches of 2048 pairs, two hidden layers of 128, alpha = 1/mu: the
+        released code for graphs. The estimator is the analytic one: it is exact over all pairs, where a
+        network would cost tens of times the step it weighs.
 
     Deviations from paper:
         The node level is not in the released code, and its body was not at hand: weights of intra-view

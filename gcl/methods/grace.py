@@ -34,8 +34,8 @@ class Grace(GraphViewsMethod):
 
     Defaults and their source:
         Two layers of 2h and h units with relu, projection h, temperature .4, drop rates .2/.4 and .3/.4: the
-        released settings for Cora, with h = 256 where they have 128; with Adam at 5e-4, weight decay 1e-5, 200
-        epochs. Presets hold the released settings of Cora and CiteSeer.
+        released settings for Cora, with h = 256 where they have 128; with Adam at 5e-4, weight decay 1e-5,
+        200 epochs. Presets hold the released settings of Cora and CiteSeer.
 
     Deviations from paper:
         None known in the loss. All weights are Xavier-uniform with zero biases, where the released code has

@@ -78,7 +78,8 @@ class Hsan(Method):
     Defaults and their source:
         The released code's for a data set it does not name: D 1500, identity, tau .9, beta 1, alpha .99999,
         refresh every 10 epochs; with two filter steps, Adam at 1e-3 and 400 epochs, full batch; its 500
-        principal components are not a default here, as few features have so many. Presets hold the published settings of six data sets. view_dropout_rate is ours.
+        principal components are not a default here, as few graphs have so many features. Presets hold the
+        published settings of six data sets. view_dropout_rate is ours.
 
     Deviations from paper:
         semantics "paper" is the paper's loss; "released" is what the authors' code runs: weights of pairs

@@ -42,7 +42,7 @@ class ProGcl(Grace):
         The mixture as released: fitted once at epoch 400 to similarities between the views in 100 random
         columns, 10 iterations from Beta(1, 2), Beta(2, 1) and shares .95, .05. They are scaled by their
         extremes, as the paper has it; `similarity_scaling=cosine` takes (1 + cos) / 2, as the released code
-        does. Encoder, views and training as our GRACE; a run of its 200 epochs without a preset starts at 100.
+        does. Encoder, views and training as our GRACE; without a preset it starts at 100 of 200 epochs.
         Presets hold the released settings of two data sets.
 
     Deviations from paper:

@@ -15,10 +15,10 @@ INTRODUCTION = """# Results
 Made by `python benchmarks/results.py page` from the JSON files in `benchmarks/results`, and from
 `benchmarks/published.toml`. A figure of ours is a mean over encoder seeds with its sample standard deviation,
 in percent. Beside a method stand two controls with the same head and budget: the smoothed features
-themselves, and the untrained encoder. Presets for classification were chosen on validation accuracy alone and
-committed before any test figure was computed; validation stands beside test. Presets for clustering are published
-settings under a fixed schedule, committed before our runs; that the released code's habits are among them rests on
-an earlier measurement of that code by its labels, on Cora and the airports.
+themselves, and the untrained encoder. Presets for classification were chosen on validation accuracy alone
+and committed before any test figure was computed; validation stands beside test. Presets for clustering are
+published settings under a fixed schedule, committed before our runs; that the released code's habits are
+among them rests on an earlier measurement of that code by its labels, on Cora and the airports.
 
 Published figures stand as published, each with its source: *paper*, *code* (the authors' repository), *table*
 (somebody else's table), *rerun* (an independent run of it); *measured* is the authors' code, or its algorithm

@@ -64,7 +64,7 @@ def compress(z_ND: np.ndarray, *, num_components: int = NUM_COMPONENTS) -> tuple
         return np.ascontiguousarray(z_ND, np.float32), 1.0
     from scipy.linalg import eigh
 
-    from gcl.clustering.geometry import one_thread
+    from gcl.threads import one_thread
 
     size = z_ND.shape[1]
     with one_thread():

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from gcl.clustering.choice import Evidence
-from gcl.clustering.geometry import checked_embeddings, one_thread
+from gcl.clustering.geometry import checked_embeddings
 from gcl.random import derive_seed, numpy_generator
+from gcl.threads import one_thread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,10 +16,10 @@ from typing import Literal
 import numpy as np
 import scipy.sparse as sp
 
-from gcl.clustering.geometry import one_thread
 from gcl.clustering.kmeans import fit_kmeans
 from gcl.errors import UnsuitableSetting
 from gcl.random import derive_seed, numpy_generator
+from gcl.threads import one_thread
 
 MAX_AVERAGE_NODES = 5000
 """Nodes up to which average linkage is allowed: it keeps all N (N - 1) / 2 distances."""

@@ -1,24 +1,8 @@
-"""Embeddings as points: checks, unit length, soft membership, and one thread for one result."""
-
-from collections.abc import Iterator
-from contextlib import contextmanager
+"""Embeddings as points: checks, unit length, soft membership."""
 
 import numpy as np
 
 _ROWS_AT_ONCE = 4096
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Hold BLAS and OpenMP to one thread inside.
-
-    Sums split over threads round differently: k-means on the same points with one and with two threads
-    gives centroids that differ in their last bits, and an artifact's digest would depend on the machine.
-    """
-    import threadpoolctl  # type: ignore[import-untyped]
-
-    with threadpoolctl.threadpool_limits(limits=1):
-        yield
 
 
 def checked_embeddings(z_ND: np.ndarray) -> np.ndarray:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gcl.clustering.geometry import one_thread
 from gcl.random import derive_seed, numpy_generator
+from gcl.threads import one_thread
 
 _RUN_ELEMENTS = 10_000_000  # nodes x runs advanced together: bounds memory at about 0.2 GB
 _BLOCK_ELEMENTS = 4_000_000  # rows x centroids a product

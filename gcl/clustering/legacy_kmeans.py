@@ -7,9 +7,10 @@ partitions swing from call to call where those of `gcl.clustering.kmeans` stand 
 
 import numpy as np
 
-from gcl.clustering.geometry import checked_embeddings, one_thread, squared_distance
+from gcl.clustering.geometry import checked_embeddings, squared_distance
 from gcl.clustering.kmeans import KMeansFit
 from gcl.random import numpy_generator
+from gcl.threads import one_thread
 
 
 def fit_legacy_kmeans(

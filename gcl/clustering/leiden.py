@@ -3,9 +3,9 @@
 import numpy as np
 import scipy.sparse as sp
 
-from gcl.clustering.geometry import one_thread
 from gcl.errors import UnsuitableSetting
 from gcl.random import derive_seed
+from gcl.threads import one_thread
 
 _KNN_LIMIT = 100_000
 

@@ -4,7 +4,7 @@ import logging
 
 import numpy as np
 
-from gcl.clustering.geometry import checked_embeddings, one_thread
+from gcl.clustering.geometry import checked_embeddings
 from gcl.errors import NotDefined, UnsuitableSetting
 from gcl.evaluation.classification import classification_rows, usable_splits
 from gcl.evaluation.clusters import clusters_artifact_rows, kmeans_final_rows
@@ -15,6 +15,7 @@ from gcl.evaluation.predictions import Predicted, predict_nodes
 from gcl.evaluation.protocols import PROTOCOLS, chosen_protocols
 from gcl.evaluation.results import EMBEDDINGS, Evaluation, EvaluationInputs, MetricRow
 from gcl.graph import Labels, Split
+from gcl.threads import one_thread
 
 _log = logging.getLogger(__name__)
 

@@ -8,7 +8,6 @@ import numpy as np
 from gcl.clustering.geometry import (
     checked_embeddings,
     cluster_spread,
-    one_thread,
     soft_membership,
     unit_rows,
 )
@@ -16,6 +15,7 @@ from gcl.clustering.kmeans import fit_kmeans
 from gcl.errors import NotDefined, UnsuitableSetting
 from gcl.graph import Graph
 from gcl.random import derive_seed
+from gcl.threads import one_thread
 from gcl.uncertainty.affinity import affinity_uncertainty
 from gcl.uncertainty.augmentation import EmbedView, direction_disagreement, membership_disagreement
 from gcl.uncertainty.config import UncertaintyConfig

@@ -1,5 +1,6 @@
 """What a stage's body sees, the progress it reports, and the memory that is measured meanwhile."""
 
+import gc
 import threading
 from pathlib import Path
 
@@ -92,6 +93,7 @@ def test_listeners_belong_to_their_thread(work: Work) -> None:
 
 
 def test_memory_that_came_and_went_is_seen() -> None:
+    gc.collect()  # what earlier tests left must not be given back meanwhile
     before = anonymous_bytes()
     with PeakMemory() as peak:
         block = np.ones(64 << 20, np.uint8)

@@ -1,4 +1,6 @@
-"""Pairs weighed in fresh views: a few anchors at a time, and the same whatever their number."""
+"""Views belong to their graph and epoch; pairs are weighed in fresh ones, a few anchors at a time."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,3 +47,14 @@ def test_a_few_anchors_at_a_time(config, monkeypatch):
         assert seen.found == heights
         np.testing.assert_allclose(found.weight_AM, expected.weight_AM, rtol=2e-4)
         np.testing.assert_allclose(found.similarity_AM, expected.similarity_AM, atol=1e-6)
+
+
+def test_views_are_kept_for_an_epoch_and_never_serve_another_graph():
+    graph = make_data().graph
+    method = build_method(SETTINGS["progcl"], num_features=10, seed=0)
+    first = method.views(graph, epoch=0, seed=0)
+    assert method.views(graph, epoch=0, seed=0) is first
+    assert method.views(graph, epoch=1, seed=0) is not first
+    bare = replace(graph, src_E=graph.src_E[:0], dst_E=graph.dst_E[:0])
+    method.views(graph, epoch=0, seed=0)
+    assert [view.propagation.num_edges for view in method.views(bare, epoch=0, seed=0)] == [NUM_NODES] * 2

@@ -202,13 +202,14 @@ def _parse_override(text: str) -> dict[str, Any]:
     parts = key.strip().split(".")
     if not separator or not all(part.isidentifier() for part in parts):
         raise ConfigurationError(f"--set takes KEY=VALUE, for example train.epochs=50; got {text!r}")
-    value: Any = _parse_value(raw.strip())
+    value: Any = parse_value(raw.strip())
     for part in reversed(parts):
         value = {part: value}
     return dict(value)
 
 
-def _parse_value(raw: str) -> Any:
+def parse_value(raw: str) -> Any:
+    """What stands behind ``=`` in ``--set``: TOML, or else a string as it is."""
     try:
         return tomllib.loads(f"value = {raw}")["value"] if "\n" not in raw else raw
     except (ValueError, RecursionError):  # also for an integer of too many digits

@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from flows.config import ConfigurationError, PipelineConfig, StageName, load_config
+from flows.config import ConfigurationError, PipelineConfig, StageName, load_config, parse_value
 from flows.running import parse_seeds
 from gcl.config import Config
 
@@ -210,15 +210,14 @@ def study_cells(
         seeds: instead of the study's.
         only: patterns ``VARIANT`` or ``VARIANT/DATASET`` with wildcards; none takes all.
         large: with data sets and values marked large.
-        settings: KEY=VALUE applied last, to every cell.
+        settings: KEY=VALUE applied last, to every cell; of the field of an axis it chooses one of its values.
 
     Raises:
-        ConfigurationError: bad seeds, a pattern that no cell fits, a setting that the study varies itself, or
-            too many cells.
+        ConfigurationError: bad seeds, a pattern or a value that no cell fits, a setting that is the
+            seed's, or too many cells.
     """
-    varied = {axis.field for axis in study.axes} | {*study.seeded, "seed"}
     for setting in settings:
-        if (field := setting.partition("=")[0].strip()) in varied:
+        if (field := setting.partition("=")[0].strip()) in (*study.seeded, "seed"):
             raise ConfigurationError(f"--set {field}: study {study.name} varies it itself")
     numbers = parse_seeds(seeds or study.seeds, default=0)
     patterns = [pattern if "/" in pattern else f"{pattern}/*" for pattern in only]
@@ -230,7 +229,7 @@ def study_cells(
     for pattern in patterns:
         if not any(fnmatchcase(f"{variant.name}/{dataset.name}", pattern) for dataset, variant in pairs):
             raise ConfigurationError(f"--only {pattern}: no cell of {study.name} fits; {_choices(study)}")
-    points = list(_points(study, large=large))
+    points = list(_points(study, settings, large=large))
     if len(pairs) * len(points) * len(numbers) > _MAX_CELLS:
         raise ConfigurationError(f"study {study.name} has more than {_MAX_CELLS:,} cells")
     names = list(dict.fromkeys(dataset.name for dataset, _ in pairs))
@@ -267,9 +266,18 @@ def _choices(study: Study) -> str:
     return f"variants: {variants}; data sets: {', '.join(dataset.name for dataset in study.datasets)}"
 
 
-def _points(study: Study, *, large: bool) -> Iterator[dict[str, AxisValue]]:
-    """The grid, in the order of the axes."""
-    chosen = [(*axis.values, *(axis.large if large else ())) for axis in study.axes]
+def _points(study: Study, settings: Sequence[str], *, large: bool) -> Iterator[dict[str, AxisValue]]:
+    """The grid, in the order of the axes; of an axis that is set, that value alone."""
+    given = {
+        field.strip(): parse_value(raw.strip()) for field, _, raw in (s.partition("=") for s in settings)
+    }
+    chosen = []
+    for axis in study.axes:
+        values = (*axis.values, *(axis.large if large else ()))
+        if axis.field in given and given[axis.field] not in values:
+            told = ", ".join(map(str, values))
+            raise ConfigurationError(f"--set {axis.field}: study {study.name} has it at {told}")
+        chosen.append((given[axis.field],) if axis.field in given else values)
     for values in product(*chosen):
         yield {axis.field: value for axis, value in zip(study.axes, values, strict=True)}
 

@@ -276,9 +276,21 @@ def test_what_is_there_from_the_start_does_not_hide_growth_between_the_largest()
     assert slope.last > 0.9
 
 
-def test_a_setting_that_the_study_varies_cannot_be_set() -> None:
-    study = make_study(axes=[{"field": "train.epochs", "values": [1, 2]}], seeded=["dataset.seed"])
-    for field in ("train.epochs", "dataset.seed", "seed"):
+def test_setting_the_field_of_an_axis_chooses_one_of_its_values() -> None:
+    axes = [{"field": "train.epochs", "values": [1, 2], "large": [4]}]
+    study = make_study(axes=axes, reference_point={"train.epochs": 1})
+    cells = study_cells(study, settings=["train.epochs = 2"])
+    assert {cell.point["train.epochs"] for cell in cells} == {2}
+    assert {config.train.epochs for config in cell_configs(cells, None)} == {2}
+    assert len(cells) * 2 == len(study_cells(study))
+    with pytest.raises(ConfigurationError, match="--set train.epochs: study tiny has it at 1, 2$"):
+        study_cells(study, settings=["train.epochs=4"])
+    assert study_cells(study, settings=["train.epochs=4"], large=True)
+
+
+def test_a_setting_that_the_seed_decides_cannot_be_set() -> None:
+    study = make_study(seeded=["dataset.seed"])
+    for field in ("dataset.seed", "seed"):
         with pytest.raises(ConfigurationError, match=f"--set {field}: study tiny varies it itself"):
             study_cells(study, settings=[f"{field}=3"])
 

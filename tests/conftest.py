@@ -1,12 +1,17 @@
 """Shared fixtures: where the real graphs lie, and tiny graphs."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.network import _network_refused, network_attempts  # noqa: F401  fixtures for every test
+
 os.environ.setdefault("DGLBACKEND", "pytorch")
+# Not the server that somebody has started in this folder.
+os.environ["GCLFLOW_HOME"] = os.path.join(tempfile.gettempdir(), "gclflow-tests-have-no-home")  # noqa: PTH118
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 

@@ -12,9 +12,11 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from flows.home import Home
 
 _START_SECONDS = 120.0
 _POLL_SECONDS = 0.1
@@ -28,9 +30,10 @@ class ServerNotStarted(Exception):
 def prefect_server(home: Path) -> Iterator[str]:
     """The API URL to use while the body runs, also exported as PREFECT_API_URL.
 
-    Where PREFECT_API_URL is set already, that server is used and left alone. Otherwise a server is
-    started on a free loopback port and stopped at the end. Its database lies in `home`, so that the
-    next start need not create it; a second run at the same time gets a database of its own.
+    Where PREFECT_API_URL is set already, that server is used and left alone; else the one that ``gclflow up``
+    has started from here. Otherwise a server is started on a free loopback port and stopped at the end. Its
+    database lies in `home`, so that the next start need not create it; a second run at the same time gets a
+    database of its own.
 
     Args:
         home: folder for the private server's database, log and client files.
@@ -40,26 +43,36 @@ def prefect_server(home: Path) -> Iterator[str]:
     """
     with ExitStack() as stack:
         url = os.environ.get("PREFECT_API_URL")
-        if url and not _answers(url):
+        if url and not answers(url):
             raise ServerNotStarted(
                 f"PREFECT_API_URL names {url}, which does not answer; unset it for a private server"
             )
+        if not url and (standing := client_environment(Home())):
+            url = stack.enter_context(_exported(standing))["PREFECT_API_URL"]
         yield url or stack.enter_context(_private_server(home))
+
+
+def client_environment(home: Home) -> dict[str, str]:
+    """What a client of the server that ``gclflow up`` has started must export; empty where none answers."""
+    port = home.read("server").get("port")
+    url = f"http://127.0.0.1:{port}/api"
+    if not isinstance(port, int) or not answers(url):
+        return {}
+    settings = {"PREFECT_API_URL": url, "PREFECT_HOME": str(home.folder / "client")}
+    return settings | ({"PREFECT_API_AUTH_STRING": home.auth} if home.auth else {})
 
 
 @contextmanager
 def _private_server(home: Path) -> Iterator[str]:
     with ExitStack() as stack:
         folder = stack.enter_context(_database_folder(home))
-        port = _free_port()
+        port = free_port()
         url = f"http://127.0.0.1:{port}/api"
-        private = _private_environment(folder, port)
+        private = server_environment(folder, port) | _WITHOUT_SCHEDULES
         log = folder / "server.log"
         with log.open("wb") as output:
             process = subprocess.Popen(  # noqa: S603  our own interpreter, fixed arguments
-                [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
-                + ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
-                + ["--timeout-graceful-shutdown", "2"],
+                server_command(port),
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -67,17 +80,32 @@ def _private_server(home: Path) -> Iterator[str]:
                 start_new_session=True,  # Ctrl-C reaches us first; we stop it
                 preexec_fn=_die_with_parent,  # noqa: PLW1509  no threads run yet
             )
-        before = {name: os.environ.get(name) for name in (*private, "PREFECT_API_URL")}
         try:
-            os.environ.update(private, PREFECT_API_URL=url)
-            _wait_until_up(url, process, log)
-            yield url
+            with _exported({**private, "PREFECT_API_URL": url}):
+                wait_until_up(url, process, log)
+                yield url
         finally:
-            _restore(before)
             _stop(process)
 
 
-def _private_environment(folder: Path, port: int) -> dict[str, str]:
+_WITHOUT_SCHEDULES = {
+    "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
+}
+
+
+def server_command(port: int) -> list[str]:
+    """The command of a Prefect server with API, UI and services on loopback."""
+    return [
+        *(sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"),
+        *("--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"),
+        *("--timeout-graceful-shutdown", "2"),
+    ]
+
+
+def server_environment(folder: Path, port: int) -> dict[str, str]:
+    """Settings of a server whose database and client files lie in `folder`; nothing calls home."""
     return {
         "PREFECT_HOME": str(folder),
         "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder / 'prefect.db'}",
@@ -85,9 +113,6 @@ def _private_environment(folder: Path, port: int) -> dict[str, str]:
         "PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-        "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
-        "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
-        "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_LOGGING_LEVEL": os.environ.get("PREFECT_LOGGING_LEVEL", "WARNING"),
     }
@@ -117,23 +142,30 @@ def _database_folder(home: Path) -> Iterator[Path]:
             yield home
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port on loopback that nothing listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _wait_until_up(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def wait_until_up(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Wait until a server that has just been started answers.
+
+    Raises:
+        ServerNotStarted: it ended, or does not answer within two minutes; with the end of its log.
+    """
     deadline = time.monotonic() + _START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
-        if _answers(url):
+        if answers(url):
             return
         time.sleep(_POLL_SECONDS)
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-    raise ServerNotStarted(f"the private Prefect server did not start; its log ends:\n{tail}")
+    raise ServerNotStarted(f"the Prefect server did not start; its log ends:\n{tail}")
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether a Prefect server is there; needs no secret."""
     try:
         with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=5) as response:  # noqa: S310
             return bool(response.status == 200)
@@ -141,12 +173,19 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _restore(before: dict[str, str | None]) -> None:
-    for name, value in before.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+@contextmanager
+def _exported(settings: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
+    """Environment variables that hold while the body runs."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield settings
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:

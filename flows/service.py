@@ -1,0 +1,121 @@
+"""Processes that outlive the command that started them, found again and stopped whole."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import psutil
+
+from flows.home import Home
+
+_TERM_SECONDS = 10.0
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Service:
+    """A background process that belongs to a home.
+
+    A process is known by its pid and the moment it started, so that a pid that has gone to somebody else is
+    never taken for ours.
+
+    Attributes:
+        home: where its pid and log are kept.
+        name: of the document and the log.
+    """
+
+    home: Home
+    name: str
+
+    @property
+    def process(self) -> psutil.Process | None:
+        """The running process, or None."""
+        known = self.home.read(self.name)
+        try:
+            process = psutil.Process(int(known["pid"]))
+            is_ours = abs(process.create_time() - float(known["created"])) < 1.0
+            return process if is_ours and process.status() != psutil.STATUS_ZOMBIE else None
+        except (psutil.Error, KeyError, TypeError, ValueError):
+            return None
+
+    def start(
+        self, command: Sequence[str], environment: Mapping[str, str], **facts: int | str
+    ) -> "subprocess.Popen[bytes]":
+        """Start it detached from the terminal, its output going to the log.
+
+        Args:
+            command: what to run.
+            environment: its whole environment.
+            facts: kept beside the pid, as the port.
+        """
+        descriptor = os.open(
+            self.home.log(self.name), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600
+        )
+        try:
+            child = subprocess.Popen(  # noqa: S603  our own commands
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=descriptor,
+                stderr=subprocess.STDOUT,
+                env=dict(environment),
+                start_new_session=True,
+            )
+        finally:
+            os.close(descriptor)
+        created = psutil.Process(child.pid).create_time()
+        self.home.write(self.name, {"pid": child.pid, "created": created, **facts})
+        return child
+
+    def stop(self, *, patience: Sequence[float] = (_TERM_SECONDS,)) -> bool:
+        """End it and every process below it; returns whether it was running.
+
+        Args:
+            patience: seconds to wait after each SIGTERM; what still runs after the last is killed.
+        """
+        process = self.process
+        if process is not None:
+            family = [process, *_children(process)]
+            for seconds in patience:
+                _signal(process, signal.SIGTERM)
+                if _ended([process], seconds):
+                    break
+            family += [child for child in _children(process) if child not in family]
+            if not _ended(family, 0.0):  # what a service leaves behind is ended with it
+                for member in family:
+                    _signal(member, signal.SIGKILL)
+                _ended(family, _TERM_SECONDS)
+        self.home.forget(self.name)
+        return process is not None
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return list(process.children(recursive=True))
+    except psutil.Error:
+        return []
+
+
+def _signal(process: psutil.Process, number: int) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.Error:
+        return
+
+
+def _ended(processes: Sequence[psutil.Process], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while any(_is_alive(process) for process in processes):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False

@@ -1,14 +1,15 @@
 """The command line: ``gclflow``. Parsing and printing only; heavy imports wait until they are needed."""
 
 import logging
-import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from flows import show
+from flows.cli_services import add_commands
+from flows.cli_store import STORE_OPTION, store_app
 from flows.config import STAGE_NAMES, StageName, defaults_taken, load_config
 
 app = typer.Typer(
@@ -20,12 +21,8 @@ app = typer.Typer(
     help="Graph contrastive learning as cached, contracted stages: from an attributed graph to embeddings, "
     "clusters, uncertainties and a report.",
 )
-store_app = typer.Typer(
-    no_args_is_help=True, help="The artifacts: what there is, where it came from, its health."
-)
 app.add_typer(store_app, name="store")
-
-_STORE = typer.Option("--store", help="Directory of the artifacts.", envvar="GCLFLOW_STORE")
+add_commands(app)
 
 
 @app.callback()
@@ -51,7 +48,7 @@ def run(
     seeds: Annotated[
         str | None, typer.Option(help="Several runs: `0..4` or `0,3,7`; metrics are averaged.")
     ] = None,
-    store: Annotated[str, _STORE] = ".store",
+    store: Annotated[str, STORE_OPTION] = ".store",
     out: Annotated[Path, typer.Option(help="Directory for run.json, report.html and the tables.")] = Path(
         "out"
     ),
@@ -152,7 +149,7 @@ def study(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="For every cell; repeatable.")
     ] = None,
-    store: Annotated[str, _STORE] = ".store",
+    store: Annotated[str, STORE_OPTION] = ".store",
     out: Annotated[
         Path | None,
         typer.Option(help="Directory for study.json, table.md and the plots.", show_default="out/NAME"),
@@ -213,51 +210,6 @@ def compare(
     show.comparison(compare_runs(runs))
 
 
-@store_app.command("ls")
-def store_ls(store: Annotated[str, _STORE] = ".store") -> None:
-    """List the artifacts by stage, with digest, size and rows."""
-    show.artifacts(_open(store))
-
-
-@store_app.command("show")
-def store_show(
-    digest: Annotated[str, typer.Argument(help="Start of an artifact's digest, or of a stage key.")],
-    store: Annotated[str, _STORE] = ".store",
-) -> None:
-    """Show one artifact: tables, contracts, configuration, and the artifacts it was made from."""
-    opened = _open(store)
-    show.lineage(opened, *opened.locate(digest))
-
-
-@store_app.command("verify")
-def store_verify(store: Annotated[str, _STORE] = ".store") -> None:
-    """Hash every file of every artifact; damaged ones go to the quarantine. Exit 5 if there was any."""
-    from tasks.maintenance import verify_store
-
-    damaged = verify_store(_open(store))
-    show.verified(damaged)
-    if damaged:
-        raise typer.Exit(5)
-
-
-@store_app.command("gc")
-def store_gc(
-    store: Annotated[str, _STORE] = ".store",
-    keep_days: Annotated[float, typer.Option(help="Keep what was published in the last so many days.")] = 7.0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
-) -> None:
-    """Remove what no recent result was made from, the quarantine, and unfinished work older than that.
-
-    The newest result of each stage, and everything it was made from, is always kept.
-    """
-    from flows.config import ConfigurationError
-    from tasks.maintenance import collect_garbage
-
-    if not keep_days >= 0:  # nor nan, which is older than nothing
-        raise ConfigurationError(f"--keep-days takes a number of days, 0 or more; got {keep_days}")
-    show.collected(collect_garbage(_open(store), keep_days=keep_days, dry_run=dry_run), dry_run=dry_run)
-
-
 def main() -> None:
     """Entry point: run a command and turn errors into exit codes."""
     from flows.exit_codes import describe, exit_code
@@ -271,15 +223,6 @@ def main() -> None:
             raise
         show.error(describe(error))
         sys.exit(exit_code(error))
-
-
-def _open(store: str) -> Any:
-    from tasks.errors import StoreUnusable
-    from tasks.store import MARKER, Store, local_path
-
-    if not os.path.isfile(local_path(store) / MARKER):  # noqa: PTH113  pathlib raises for a name too long to exist
-        raise StoreUnusable(f"there is no store at {store}")
-    return Store(store)
 
 
 def _stage(name: str) -> StageName:

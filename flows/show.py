@@ -1,6 +1,6 @@
 """What the command line prints: rich tables, nothing else."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from flows.compare import Comparison
     from flows.record import Metric, RunRecord
     from flows.study_record import StudyRecord
-    from tasks.artifact import Artifact, Manifest
-    from tasks.maintenance import Collected
-    from tasks.store import Store
 
 _EMBEDDINGS = ("method", "smoothed", "random_init")
 _HEADLINE = ("accuracy", "macro_f1", "nmi", "ari", "auc", "average_precision")
@@ -131,11 +128,11 @@ def datasets() -> None:
     from flows.fetch import PUBLIC
     from gcl.readers import READERS
 
-    table = _table("Formats (dataset.format)", "format", "what it is", "what it needs")
+    table = new_table("Formats (dataset.format)", "format", "what it is", "what it needs")
     for name, reader in READERS.items():
         table.add_row(name, reader.description, reader.requires)
     console().print(table)
-    public = _table("Public data sets (gclflow fetch NAME)", "name", "format", "source")
+    public = new_table("Public data sets (gclflow fetch NAME)", "name", "format", "source")
     for name, dataset in PUBLIC.items():
         public.add_row(name, dataset.format, dataset.source)
     console().print(public)
@@ -176,7 +173,7 @@ def _settings(title: str, section: str, config: type["BaseModel"]) -> Table:
     """The keys of one section; operational ones are marked, since changing them re-runs nothing."""
     from gcl.config import affects_results
 
-    table = _table(title, "key", "default", "meaning")
+    table = new_table(title, "key", "default", "meaning")
     for field, info in config.model_fields.items():
         note = "" if affects_results(config, field) else " (operational)"
         table.add_row(f"{section}.{field}", escape(str(info.default)), escape(f"{info.description}{note}"))
@@ -187,7 +184,7 @@ def presets() -> None:
     """The presets and where their numbers come from."""
     from flows.config import preset_names, read_preset
 
-    table = _table(
+    table = new_table(
         "Presets (gclflow run --preset NAME)", "name", "what it is", "needs", "source of its numbers"
     )
     for name in preset_names():
@@ -203,62 +200,6 @@ def fetched(folder: Path) -> None:
     console().print(f"fetched into {folder}", markup=False)
 
 
-def artifacts(store: "Store") -> None:
-    """Every artifact of a store."""
-    table = _table(f"Store {store.root}", "stage", "artifact", "digest", "MB", "rows", "key")
-    for manifest in store.manifests():
-        for artifact in manifest.artifacts.values():
-            table.add_row(
-                manifest.stage,
-                artifact.kind,
-                artifact.digest[:12],
-                f"{artifact.num_bytes / 2**20:.2f}",
-                _rows(artifact),
-                manifest.key[:12],
-            )
-    console().print(table)
-
-
-def lineage(store: "Store", manifest: "Manifest", artifact: "Artifact") -> None:
-    """One artifact, how it was made, and what it was made from, back to the source files."""
-    screen = console()
-    screen.print(f"[bold]{artifact.kind}[/] {artifact.digest}")
-    screen.print(f"{store.path(artifact)}", markup=False, soft_wrap=True)
-    screen.print(
-        f"rows: {_rows(artifact)}; {artifact.num_bytes:,} bytes; {manifest.contracts.passed} contract checks"
-    )
-    screen.print_json(data={name: manifest.identity[name] for name in ("config", "facts", "libraries")})
-    makers = {a.digest: (m, a) for m in store.manifests() for a in m.artifacts.values()}
-    for line in _ancestors(manifest, makers, depth=0):
-        screen.print(line, markup=False, soft_wrap=True)
-
-
-def _ancestors(manifest: "Manifest", makers: dict[str, Any], *, depth: int) -> Iterable[str]:
-    indent = "  " * depth
-    yield f"{indent}{manifest.stage} {manifest.key[:12]}"
-    for role, digest in manifest.identity["inputs"].items():
-        yield f"{indent}  <- {role} {digest[:12]}" + (
-            "" if digest in makers or ":" in role else " (not in the store)"
-        )
-        if digest in makers:
-            yield from _ancestors(makers[digest][0], makers, depth=depth + 2)
-
-
-def verified(damaged: Sequence[str]) -> None:
-    """The outcome of a verification."""
-    for line in damaged:
-        console().print(f"damaged, now in the quarantine: {line}", markup=False, soft_wrap=True)
-    console().print("every artifact is intact" if not damaged else f"{len(damaged)} damaged", markup=False)
-
-
-def collected(found: "Collected", *, dry_run: bool) -> None:
-    """What garbage collection removed."""
-    for folder in found.folders:
-        console().print(folder, markup=False, soft_wrap=True)
-    verb = "would remove" if dry_run else "removed"
-    console().print(f"{verb} {len(found.folders)} folders, {found.num_bytes / 2**20:.1f} MB", markup=False)
-
-
 def comparison(found: "Comparison") -> None:
     """Runs side by side."""
     for title, rows in (
@@ -266,7 +207,7 @@ def comparison(found: "Comparison") -> None:
         ("Metrics", found.metrics),
         ("Stages", found.stages),
     ):
-        table = _table(title, "", *found.runs)
+        table = new_table(title, "", *found.runs)
         for label, cells in rows:
             table.add_row(escape(label), *map(escape, cells))
         console().print(table)
@@ -276,7 +217,9 @@ def studies() -> None:
     """The studies, what they ask, and how large they are."""
     from flows.study_config import read_study, study_cells, study_names
 
-    table = _table("Studies (gclflow study NAME)", "name", "what it answers", "data sets", "cells", "large")
+    table = new_table(
+        "Studies (gclflow study NAME)", "name", "what it answers", "data sets", "cells", "large"
+    )
     for name in study_names():
         found = read_study(name)
         cells, every = study_cells(found), study_cells(found, large=True)
@@ -303,12 +246,9 @@ def study(record: "StudyRecord", *, out: Path) -> None:
     screen.print(f"study.json, table.md and plots in {out}", markup=False, soft_wrap=True)
 
 
-def _table(title: str, *columns: str) -> Table:
+def new_table(title: str, *columns: str) -> Table:
+    """An empty table, as every command prints them."""
     table = Table(title=escape(title), title_justify="left")
     for column in columns:
         table.add_column(escape(column), overflow="fold")
     return table
-
-
-def _rows(artifact: "Artifact") -> str:
-    return ", ".join(f"{table} {rows:,}" for table, rows in artifact.num_rows.items()) or "-"

@@ -12,16 +12,27 @@ _SECONDS_A_DAY = 86_400.0
 
 
 @dataclass(frozen=True)
+class Removed:
+    """What garbage collection removed of one kind: how many paths, and their size in bytes."""
+
+    kind: str
+    num_paths: int
+    num_bytes: int
+
+
+@dataclass(frozen=True)
 class Collected:
     """What garbage collection removed.
 
     Attributes:
         folders: paths relative to the store.
         num_bytes: what they took.
+        kinds: the same, summed up by kind.
     """
 
     folders: tuple[str, ...]
     num_bytes: int
+    kinds: tuple[Removed, ...] = ()
 
 
 def verify_store(store: Store) -> list[str]:

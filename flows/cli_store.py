@@ -1,0 +1,114 @@
+"""``gclflow store``: the artifacts of a store, its runs and its health, from the command line."""
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows import show_store
+
+if TYPE_CHECKING:
+    from tasks.store import Store
+
+store_app = typer.Typer(
+    no_args_is_help=True, help="The artifacts and the runs: what there is, where it came from, its health."
+)
+
+STORE_OPTION = typer.Option("--store", help="Directory of the artifacts.", envvar="GCLFLOW_STORE")
+_RUN = typer.Argument(
+    metavar="RUN", help="Start of a run's id (`gclflow store runs`), or a series: its last good run."
+)
+
+
+@store_app.command("ls")
+def store_ls(store: Annotated[str, STORE_OPTION] = ".store") -> None:
+    """List the artifacts by stage, with digest, size and rows."""
+    show_store.artifacts(_open(store))
+
+
+@store_app.command("show")
+def store_show(
+    digest: Annotated[str, typer.Argument(help="Start of an artifact's digest, or of a stage key.")],
+    store: Annotated[str, STORE_OPTION] = ".store",
+) -> None:
+    """Show one artifact: tables, contracts, configuration, and the artifacts it was made from."""
+    opened = _open(store)
+    show_store.lineage(opened, *opened.locate(digest))
+
+
+@store_app.command("runs")
+def store_runs(
+    series: Annotated[str | None, typer.Option(help="Only this series, for example `nightly`.")] = None,
+    store: Annotated[str, STORE_OPTION] = ".store",
+) -> None:
+    """List the runs that schedules have made, oldest first: which were good, which are kept.
+
+    **Example**
+
+        gclflow store runs --series nightly
+    """
+    from flows.config import ConfigurationError
+    from tasks.runs import Runs
+
+    runs = Runs(_open(store))
+    try:
+        entries = runs.entries(series)
+    except ValueError as error:
+        raise ConfigurationError(f"--series: {error}") from None
+    good = {name: found.run for name in runs.series() if (found := runs.last_good(name)) is not None}
+    show_store.runs(entries, last_good=good)
+
+
+@store_app.command("pin")
+def store_pin(run: Annotated[str, _RUN], store: Annotated[str, STORE_OPTION] = ".store") -> None:
+    """Keep a run, its artifacts and all that they were made from, whatever their age."""
+    from tasks.runs import Runs
+
+    show_store.pinned(Runs(_open(store)).pin(run))
+
+
+@store_app.command("unpin")
+def store_unpin(run: Annotated[str, _RUN], store: Annotated[str, STORE_OPTION] = ".store") -> None:
+    """Let a pinned run go the way of the others."""
+    from tasks.runs import Runs
+
+    show_store.pinned(Runs(_open(store)).unpin(run))
+
+
+@store_app.command("verify")
+def store_verify(store: Annotated[str, STORE_OPTION] = ".store") -> None:
+    """Hash every file of every artifact; damaged ones go to the quarantine. Exit 5 if there was any."""
+    from tasks.maintenance import verify_store
+
+    damaged = verify_store(_open(store))
+    show_store.verified(damaged)
+    if damaged:
+        raise typer.Exit(5)
+
+
+@store_app.command("gc")
+def store_gc(
+    store: Annotated[str, STORE_OPTION] = ".store",
+    keep_days: Annotated[float, typer.Option(help="Keep what was published in the last so many days.")] = 7.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+) -> None:
+    """Remove what no recent result was made from, the quarantine, and unfinished work older than that.
+
+    Always kept, with everything they were made from: the newest result of each stage, pinned runs, the last
+    good run of each series. What a stage is working on now is left alone.
+    """
+    from flows.config import ConfigurationError
+    from tasks.maintenance import collect_garbage
+
+    if not keep_days >= 0:  # nor nan, which is older than nothing
+        raise ConfigurationError(f"--keep-days takes a number of days, 0 or more; got {keep_days}")
+    show_store.collected(collect_garbage(_open(store), keep_days=keep_days, dry_run=dry_run), dry_run=dry_run)
+
+
+def _open(store: str) -> "Store":
+    from tasks.errors import StoreUnusable
+    from tasks.store import MARKER, Store, local_path
+
+    if not os.path.isfile(local_path(store) / MARKER):  # noqa: PTH113  pathlib raises for a name too long to exist
+        raise StoreUnusable(f"there is no store at {store}")
+    return Store(store)

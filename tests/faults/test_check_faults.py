@@ -1,4 +1,4 @@
-"""A training that takes checks is killed at every write of checks and checkpoints; resumed, nothing differs.
+"""R2, R15: a training that takes checks is killed at writes of checks and checkpoints; resumed, all is equal.
 
 Run as a program this file is the driver: it only forks, so that every child starts with the libraries loaded.
 """
@@ -7,46 +7,39 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.faults.injection import Shim, act_of, fork, program, quick_contracts
+
 SETTINGS = ("train.epochs=2", "train.num_checks=2", "train.checkpoint_every=1")
 
 
 def run(store: Path, result: Path, *, until: str = "train", kill_at: int | None = None) -> None:
     """Run up to a stage and write the digests, or be killed at the n-th write below the scratch folder."""
-    import data_contracts.docs
-    import tasks.stage
-    from tests.faults.test_stage_faults import Shim, one_page
     from tests.tiny_runs import run_direct, tiny
 
-    data_contracts.docs.write_data_docs = one_page  # type: ignore[assignment]
-    tasks.stage.check_table = lambda *_, **__: SimpleNamespace(passed=1)  # type: ignore[assignment]
+    quick_contracts()
     if kill_at is not None:
         scratch = store / ".scratch"
-        Shim(scratch, kill_at, lambda: os.kill(os.getpid(), signal.SIGKILL)).install()
+        Shim(scratch, kill_at, act_of("kill")).install()
     digests = run_direct(tiny(*SETTINGS), store, until=until).digests
     descriptor = os.open(result, os.O_WRONLY | os.O_CREAT)
     os.write(descriptor, json.dumps(digests).encode())
 
 
-def drive(folder: Path) -> None:
-    """Kill, resume, compare, until a run is over before the kill; prints how many kills there were."""
+def drive(step: int, folder: Path) -> None:
+    """Kill at every `step`-th write, resume, compare, until a run is over before it; prints that write."""
     for name in ("pandas", "torch._dynamo", "gcl.methods.dmat_i", "gcl.trainer", "tests.tiny_runs"):
         import_module(name)  # once, before the first fork
-    from tests.faults.test_stage_faults import fork
-
     base, expected = folder / "base", folder / "expected.json"
     assert fork(lambda: run(base, folder / "base.json", until="smooth")) == 0
     shutil.copytree(base, folder / "unbroken")
     assert fork(lambda: run(folder / "unbroken", expected)) == 0
-    for kill_at in range(1, 200):
+    for kill_at in range(1, 200, step):
         store = folder / f"store{kill_at}"
         killed, resumed = folder / f"killed{kill_at}.json", folder / f"resumed{kill_at}.json"
         shutil.copytree(base, store)
@@ -63,15 +56,13 @@ def drive(folder: Path) -> None:
 @pytest.mark.fault
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_checks_survive_sigkill_at_every_write(tmp_path: Path) -> None:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(
-        [sys.executable, __file__, str(tmp_path)], capture_output=True, text=True, check=False,
-        env=environment, timeout=850, cwd=REPOSITORY,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert int(done.stdout.split()[-1]) >= 20
+@pytest.mark.parametrize(
+    "step",
+    [pytest.param(5, id="every-5th-write"), pytest.param(1, marks=pytest.mark.nightly, id="every-write")],
+)
+def test_checks_survive_sigkill_at_writes(tmp_path: Path, step: int) -> None:
+    assert int(program(__file__, step, tmp_path, seconds=850).split()[-1]) >= 20
 
 
 if __name__ == "__main__":
-    drive(Path(sys.argv[1]))
+    drive(int(sys.argv[1]), Path(sys.argv[2]))

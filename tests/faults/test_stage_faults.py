@@ -1,83 +1,29 @@
-"""Crashes and failing disks while a stage writes and publishes; run as a program, this file is the driver.
+"""R2, R3, R4: a stage killed or failed at its file calls; run as a program, this file is the driver.
 
 A shim counts the opens for writing, syncs and renames below the store, and at the n-th kills the process
 or fails the call, for n = 1, 2, ... until a run is clean.
 """
 
-import errno
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-class Shim:
-    """Sees every open for writing, sync and rename below a folder, and acts at the n-th.
-
-    Attributes:
-        seen: the calls so far: what, and on which path.
-    """
-
-    def __init__(self, root: Path, count: int, act: Callable[[], None]) -> None:
-        self.root, self.count, self.act = str(root), count, act
-        self.seen: list[tuple[str, str]] = []
-
-    def install(self) -> None:
-        fsync, rename, replace, open_ = os.fsync, os.rename, os.replace, io.open
-
-        def seen_open(file: Any, mode: str = "r", *rest: Any, **more: Any) -> Any:
-            if isinstance(file, str | Path) and set(mode) & set("wax+"):
-                self.note("open", str(file))
-            return open_(file, mode, *rest, **more)
-
-        def seen_fsync(descriptor: int) -> None:
-            self.note("fsync", os.readlink(f"/proc/self/fd/{descriptor}"))
-            fsync(descriptor)
-
-        def seen_rename(source: Any, target: Any) -> None:
-            self.note("rename", f"{source} -> {target}")
-            rename(source, target)
-
-        def seen_replace(source: Any, target: Any) -> None:
-            self.note("rename", f"{source} -> {target}")
-            replace(source, target)
-
-        io.open, os.fsync, os.rename, os.replace = seen_open, seen_fsync, seen_rename, seen_replace  # type: ignore[assignment]
-
-    def note(self, what: str, path: str) -> None:
-        if self.root not in path:
-            return
-        self.seen.append((what, path.replace(self.root + "/", "")))
-        if len(self.seen) == self.count:
-            self.act()
-
-
-def one_page(folder: Path, results: Any) -> None:
-    """Data Docs of one file: thirty more like it would be thirty more crashes, and no other case."""
-    folder.mkdir()
-    (folder / "index.html").write_text("docs")
+from tests.faults.injection import REPOSITORY, Shim, act_of, fork, program, quick_contracts
 
 
 def ingest(source: Path, store: Path) -> dict[str, str]:
     """Run the first stage; digests of what it published, or found."""
-    import data_contracts.docs
-    import tasks.stage
     from flows.config import load_config
     from tests.sources import planetoid
     from tests.tiny_runs import TINY, run_direct
 
-    data_contracts.docs.write_data_docs = one_page  # type: ignore[assignment]
-    tasks.stage.check_table = lambda *_, **__: SimpleNamespace(passed=1)  # type: ignore[assignment]  # writes nothing
+    quick_contracts()
     source.mkdir(exist_ok=True)
     dataset = [f"dataset.{name}={value}" for name, value in planetoid(source).items()]
     plain = [item for item in TINY if not item.startswith("dataset.")]
@@ -86,31 +32,11 @@ def ingest(source: Path, store: Path) -> dict[str, str]:
     ).digests
 
 
-def fork(function: Callable[[], None]) -> int:
-    """Run in a forked child; its exit code, negative for a signal."""
-    if child := os.fork():
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    try:
-        function()
-        os._exit(0)
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-        os._exit(1)
-
-
 def broken_run(mode: str, count: int, source: Path, store: Path, result: Path) -> None:
     """A run with the shim; writes what became of it."""
     from tasks.errors import StoreFull, StoreUnusable
 
-    def act() -> None:
-        if mode == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        number = getattr(errno, mode)
-        raise OSError(number, os.strerror(number))
-
-    shim = Shim(store, count, act)
+    shim = Shim(store, count, act_of(mode))
     outcome: dict[str, Any] = {}
     shim.install()
     try:
@@ -122,14 +48,14 @@ def broken_run(mode: str, count: int, source: Path, store: Path, result: Path) -
     os.write(descriptor, json.dumps(outcome).encode())
 
 
-def drive(mode: str, folder: Path) -> None:
-    """Break, rerun, compare, until nothing breaks any more; prints the outcomes."""
+def drive(mode: str, step: int, folder: Path) -> None:
+    """Break every `step`-th call, rerun, compare, until nothing breaks any more; prints the outcomes."""
     from tasks.maintenance import verify_store
     from tasks.store import Store
 
     expected = ingest(folder / "source", folder / "undisturbed")
     outcomes = []
-    for count in range(1, 1000, 4 if mode == "EIO" else 1):
+    for count in range(1, 1000, step):
         store, result = folder / f"store{count}", folder / f"result{count}.json"
         broken = lambda c=count, s=store, r=result: broken_run(mode, c, folder / "source", s, r)  # noqa: E731
         code = fork(broken)
@@ -151,31 +77,30 @@ def drive(mode: str, folder: Path) -> None:
             return
 
 
-def run_driver(mode: str, folder: Path) -> list[dict[str, Any]]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(
-        [sys.executable, __file__, mode, str(folder)], capture_output=True, text=True, check=False,
-        env=environment, timeout=280, cwd=REPOSITORY,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    outcomes: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+def outcomes_of(mode: str, step: int, folder: Path) -> list[dict[str, Any]]:
+    outcomes: list[dict[str, Any]] = json.loads(program(__file__, mode, step, folder).splitlines()[-1])
     return outcomes
+
+
+EVERY_CALL = pytest.param(1, marks=pytest.mark.nightly, id="every-call")
 
 
 @pytest.mark.fault
 @pytest.mark.slow
-def test_ingest_survives_sigkill_at_every_write_sync_and_rename(tmp_path: Path) -> None:
-    outcomes = run_driver("kill", tmp_path)
-    assert len(outcomes) >= 20
+@pytest.mark.parametrize("step", [pytest.param(4, id="every-4th-call"), EVERY_CALL])
+def test_ingest_survives_sigkill_at_writes_syncs_and_renames(tmp_path: Path, step: int) -> None:
+    outcomes = outcomes_of("kill", step, tmp_path)
+    assert len(outcomes) >= 20 // step
     assert [outcome.get("error") for outcome in outcomes] == ["killed"] * (len(outcomes) - 1) + [None]
 
 
 @pytest.mark.fault
 @pytest.mark.slow
+@pytest.mark.parametrize("step", [pytest.param(4, id="every-4th-call"), EVERY_CALL])
 @pytest.mark.parametrize("failure", ["ENOSPC", "EIO"])
-def test_ingest_survives_a_failing_disk_at_every_call(tmp_path: Path, failure: str) -> None:
-    outcomes = run_driver(failure, tmp_path)
-    assert len(outcomes) >= (20 if failure == "ENOSPC" else 6)
+def test_ingest_survives_a_failing_disk(tmp_path: Path, failure: str, step: int) -> None:
+    outcomes = outcomes_of(failure, step, tmp_path)
+    assert len(outcomes) >= 20 // step
     errors = [outcome.get("error") for outcome in outcomes]
     assert errors[-1] is None
     told = {error for error in errors[:-1] if error is not None}
@@ -184,7 +109,7 @@ def test_ingest_survives_a_failing_disk_at_every_call(tmp_path: Path, failure: s
         return
     assert told == {"StoreFull", "StoreUnusable"}, "a full disk is always called that"
     full = [outcome["message"] for outcome in outcomes if outcome.get("error") == "StoreFull"]
-    assert len(full) >= 10
+    assert len(full) >= 10 // step
     assert all("bytes were being written" in message and "are free" in message for message in full)
 
 
@@ -225,4 +150,4 @@ def test_everything_is_synced_before_the_rename_and_the_folder_after(tmp_path: P
 
 
 if __name__ == "__main__":
-    drive(sys.argv[1], Path(sys.argv[2]))
+    drive(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))

@@ -1,14 +1,31 @@
 """Keeping a store healthy: verify every byte, remove what nothing recent was made from."""
 
+import re
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.artifact import MANIFEST, Manifest
 from tasks.errors import ArtifactCorrupted
+from tasks.in_use import (
+    GRACE_SECONDS,
+    inputs_in_use,
+    is_anything_running,
+    is_held,
+    is_running,
+    last_written,
+    remove_lock,
+)
+from tasks.runs import Runs
 from tasks.store import Store
 
 _SECONDS_A_DAY = 86_400.0
+_ADDRESS = re.compile(r"(?P<stage>[a-z][a-z0-9_]*)-(?P<key>[0-9a-f]{64})")
+_FOLDERS, _QUARANTINED, _UNFINISHED = "stage folders", "quarantined items", "folders of unfinished work"
+_RECORDS, _LOCKS, _LOGS = "records of results that are gone", "lock files", "server logs"
+
+Address = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -48,44 +65,127 @@ def verify_store(store: Store) -> list[str]:
 
 
 def collect_garbage(store: Store, *, keep_days: float, dry_run: bool = False) -> Collected:
-    """Remove stage folders that no kept result was made from.
+    """Remove stage folders that no kept result was made from, and what else has served its time.
 
-    Roots, always kept: folders published in the last `keep_days`, and the newest of each stage.
-    Everything that roots were made from, by digest, is kept with them.
+    Roots, always kept: folders published in the last `keep_days`, the newest of each stage, pinned runs, the
+    last good run of each series, and the inputs of stages that are running. Everything that roots were made
+    from, by digest, is kept with them. While anything runs, what was published in the last hour is a root
+    too, since the stages to come of that run will open it.
+
+    Work under way is never touched: a stage whose lock is held or which is being written, and unfinished
+    work of which anything was written in the last hour. The register of runs is left alone.
 
     Args:
         store: the store.
-        keep_days: age in days below which a folder is a root; quarantine and scratch older than that go too.
+        keep_days: age in days below which a folder is a root; quarantine, unfinished work, records of results
+            that are gone, locks and server logs older than that go too.
         dry_run: only say what would go.
+
+    Raises:
+        ValueError: `keep_days` is not a number of days, 0 or more.
     """
+    if not keep_days >= 0:  # nor nan, which is older than nothing
+        raise ValueError(f"keep_days must be 0 days or more; got {keep_days}")
     before = time.time() - keep_days * _SECONDS_A_DAY
+    gone: list[tuple[str, str, int]] = []
+    for kind, path in list(_doomed(store, before)):
+        try:
+            size = _size(path)
+            if dry_run or _remove(store, kind, path):
+                gone.append((kind, path.relative_to(store.root).as_posix(), size))
+        except FileNotFoundError:  # its owner, or another collection, was faster
+            continue
+    return Collected(
+        tuple(sorted(name for _, name, _ in gone)),
+        sum(size for _, _, size in gone),
+        tuple(_summed(kind, gone) for kind in dict.fromkeys(kind for kind, _, _ in gone)),
+    )
+
+
+def _doomed(store: Store, before: float) -> Iterator[tuple[str, Path]]:
+    """Kind and path of all that is to go."""
     folders = {(m.stage, m.key): m for m in store.manifests()}
+    unkept = folders.keys() - _ancestry(folders, _roots(store, folders, before))
+    for address in sorted(unkept):
+        yield _FOLDERS, store.stage_folder(*address)
+    for path in sorted((store.root / ".quarantine").iterdir()):
+        if path.lstat().st_mtime < before:
+            yield _QUARANTINED, path
+    written_before = min(before, time.time() - GRACE_SECONDS)
+    for path in sorted((store.root / ".scratch").iterdir()):
+        if last_written(path) < written_before and not _is_worked_on(store, path.name):
+            yield _UNFINISHED, path
+    for path in sorted((store.root / ".results").iterdir()):
+        if _is_stale_record(store, path, unkept, before):
+            yield _RECORDS, path
+    yield from _locks_and_logs(store, before, written_before)
+
+
+def _locks_and_logs(store: Store, before: float, written_before: float) -> Iterator[tuple[str, Path]]:
+    for path in sorted((store.root / ".locks").iterdir()):
+        if path.lstat().st_mtime < written_before and not is_held(path):
+            yield _LOCKS, path
+    for path in sorted((store.root / ".server").glob("*.log*")):
+        is_open = path.suffix == ".log" and is_held(store.root / ".server" / "lock")
+        if path.lstat().st_mtime < before and not is_open:
+            yield _LOGS, path
+
+
+def _roots(store: Store, folders: dict[Address, Manifest], before: float) -> set[Address]:
     ages = {address: _published(store, manifest) for address, manifest in folders.items()}
     newest = {stage: (stage, key) for stage, key in sorted(ages, key=lambda address: ages[address])}
-    kept = _ancestry(folders, {a for a in folders if ages[a] >= before} | set(newest.values()))
-    doomed = [store.stage_folder(*address) for address in folders if address not in kept]
-    for name in (".quarantine", ".scratch"):
-        doomed += [path for path in (store.root / name).iterdir() if path.stat().st_mtime < before]
-    collected = Collected(
-        tuple(sorted(path.relative_to(store.root).as_posix() for path in doomed)), sum(map(_size, doomed))
-    )
-    if not dry_run:
-        for path in doomed:
-            store.remove(path)
-    return collected
+    if is_anything_running(store):
+        before = min(before, time.time() - GRACE_SECONDS)
+    recent = {address for address, age in ages.items() if age >= before}
+    in_use = {a for digest in inputs_in_use(store) for a in _makers(folders).get(digest, ())}
+    return recent | set(newest.values()) | in_use | (Runs(store).roots() & folders.keys())
+
+
+def _is_worked_on(store: Store, name: str) -> bool:
+    match = _ADDRESS.fullmatch(name)
+    return match is not None and is_running(store, match["stage"], match["key"])
+
+
+def _is_stale_record(store: Store, path: Path, unkept: set[Address], before: float) -> bool:
+    match = _ADDRESS.fullmatch(path.name)
+    if match is None:
+        return False
+    address = (match["stage"], match["key"])
+    is_gone = not store.stage_folder(*address).exists()
+    return address in unkept or (is_gone and path.lstat().st_mtime < before)
+
+
+def _remove(store: Store, kind: str, path: Path) -> bool:
+    if kind == _LOCKS:
+        return remove_lock(path)
+    if kind == _UNFINISHED and _is_worked_on(store, path.name):  # resumed since it was listed
+        return False
+    store.remove(path)
+    return True
+
+
+def _summed(kind: str, gone: list[tuple[str, str, int]]) -> Removed:
+    sizes = [size for found, _, size in gone if found == kind]
+    return Removed(kind, len(sizes), sum(sizes))
 
 
 def _published(store: Store, manifest: Manifest) -> float:
     return (store.stage_folder(manifest.stage, manifest.key) / MANIFEST).stat().st_mtime
 
 
-def _ancestry(folders: dict[tuple[str, str], Manifest], roots: set[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Roots and all that they were made from, directly or not."""
-    makers: dict[str, set[tuple[str, str]]] = {}
+def _makers(folders: dict[Address, Manifest]) -> dict[str, set[Address]]:
+    """Which stage folders hold an artifact of a digest."""
+    makers: dict[str, set[Address]] = {}
     for address, manifest in folders.items():
         for artifact in manifest.artifacts.values():
             makers.setdefault(artifact.digest, set()).add(address)
-    kept: set[tuple[str, str]] = set()
+    return makers
+
+
+def _ancestry(folders: dict[Address, Manifest], roots: set[Address]) -> set[Address]:
+    """Roots and all that they were made from, directly or not."""
+    makers = _makers(folders)
+    kept: set[Address] = set()
     pending = list(roots)
     while pending:
         address = pending.pop()
@@ -98,5 +198,5 @@ def _ancestry(folders: dict[tuple[str, str], Manifest], roots: set[tuple[str, st
 
 
 def _size(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
+    files = path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
+    return sum(file.lstat().st_size for file in files if file.is_file())

@@ -12,6 +12,8 @@ from tasks.store import Store
 
 logger = logging.getLogger(__name__)
 
+INPUTS = "inputs.json"
+
 
 class Work:
     """One execution of a stage.
@@ -44,6 +46,9 @@ class Work:
         )
         self.expectations: dict[str, dict[str, Any]] = {}
         self._store = store
+        # For garbage collection in another process: what is being read now must stay.
+        opened = {kind: artifact.digest for kind, artifact in self.inputs.items()}
+        self.volatile(INPUTS).write_bytes(canonical_json(opened))
 
     @property
     def seed(self) -> int:

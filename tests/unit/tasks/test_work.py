@@ -53,6 +53,11 @@ def test_what_is_described_is_data_and_what_is_volatile_is_not(work: Work) -> No
     assert work.volatile("timing.json") == work.folder / "volatile" / "timing.json"
 
 
+def test_digests_of_the_inputs_lie_where_garbage_collection_looks(work: Work) -> None:
+    opened = json.loads((work.folder / "volatile" / "inputs.json").read_bytes())
+    assert opened == {"graph": work.inputs["graph"].digest}
+
+
 def test_scratch_belongs_to_the_key(work: Work) -> None:
     assert KEY in work.scratch().name
     assert work.scratch() == work.scratch()

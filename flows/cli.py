@@ -56,6 +56,10 @@ def run(
         list[str] | None, typer.Option(metavar="STAGE", help="Compute this stage again; repeatable.")
     ] = None,
     until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
+    series: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Compare with the last good run of this series, and record."),
+    ] = None,
 ) -> None:
     """Run the pipeline: ingest, smooth, train, uncertainty, cluster, evaluate, report.
 
@@ -80,8 +84,12 @@ def run(
     Train again although nothing changed:
 
         gclflow run --preset digits --refresh train
+
+    A run of a series: exit code 6 where it is worse than the last good one allows (`regression.*`)
+
+        gclflow run --preset digits --series nightly
     """
-    from flows.running import parse_seeds, run_pipeline
+    from flows.running import check_series, parse_seeds, run_pipeline
 
     settings, used = load_config(preset=preset, file=config, overrides=set_ or ())
     record = run_pipeline(
@@ -92,6 +100,7 @@ def run(
         refresh=tuple(_stage(name) for name in refresh or ()),
         until=None if until is None else _stage(until),
         preset=used,
+        series=check_series(series),
     )
     rests_on_method = used is None and config is None
     show.run(record, out=out, defaults=defaults_taken(set_ or ()) if rests_on_method else {})

@@ -1,6 +1,5 @@
 """``gclflow store``: the artifacts of a store, its runs and its health, from the command line."""
 
-import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -59,6 +58,19 @@ def store_runs(
     show_store.runs(entries, last_good=good)
 
 
+@store_app.command("accept")
+def store_accept(run: Annotated[str, _RUN], store: Annotated[str, STORE_OPTION] = ".store") -> None:
+    """Make a run the last good one of its series, although it regressed: what comes next is compared with it.
+
+    **Example**
+
+        gclflow store accept 20260131T020000123Z-4f1d2c
+    """
+    from tasks.runs import Runs
+
+    show_store.accepted(Runs(_open(store)).accept(run))
+
+
 @store_app.command("pin")
 def store_pin(run: Annotated[str, _RUN], store: Annotated[str, STORE_OPTION] = ".store") -> None:
     """Keep a run, its artifacts and all that they were made from, whatever their age."""
@@ -106,9 +118,6 @@ def store_gc(
 
 
 def _open(store: str) -> "Store":
-    from tasks.errors import StoreUnusable
-    from tasks.store import MARKER, Store, local_path
+    from tasks.maintenance import open_store
 
-    if not os.path.isfile(local_path(store) / MARKER):  # noqa: PTH113  pathlib raises for a name too long to exist
-        raise StoreUnusable(f"there is no store at {store}")
-    return Store(store)
+    return open_store(store)

@@ -18,6 +18,7 @@ from gcl.readers.digits_knn import DigitsKnnConfig
 from gcl.smoothing import SmoothingConfig
 from gcl.trainer_config import TrainConfig
 from gcl.uncertainty.config import UncertaintyConfig
+from tasks.regression_config import RegressionConfig
 
 StageName = Literal["ingest", "smooth", "train", "uncertainty", "cluster", "evaluate", "report"]
 STAGE_NAMES: tuple[StageName, ...] = (
@@ -50,6 +51,9 @@ class PipelineConfig(Config):
     uncertainty: UncertaintyConfig = Field(UncertaintyConfig(), description="per-node uncertainty")
     cluster: ClusterConfig = Field(ClusterConfig(), description="clustering")
     evaluate: EvaluateConfig = Field(EvaluateConfig(), description="protocols and probes")
+    regression: RegressionConfig = operational(
+        RegressionConfig(), description="what a run of a series may lose against the last good one"
+    )
     seed: int = Field(0, ge=0, le=MAX_SEED, description="seed of every random draw of the run")
     device: Literal["auto", "cpu", "cuda"] = operational(
         "auto", description="where to train; the device it resolves to joins the cache key"

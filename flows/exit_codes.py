@@ -1,7 +1,7 @@
 """Exit codes: what went wrong, by the error's type; 0 is success.
 
 2: wrong usage or configuration. 3: a data contract was violated. 4: a source could not be read.
-5: a stage failed, or a contract could not be evaluated.
+5: a stage failed, or a contract could not be evaluated. 6: a run of a series regressed; its results are kept.
 """
 
 import json
@@ -12,8 +12,9 @@ from flows.config import ConfigurationError
 from flows.server import ServerNotStarted
 from gcl.errors import InvalidGraph, SourceUnreadable, UnsuitableSetting
 from tasks.errors import StoreUnusable, UnknownArtifact
+from tasks.regression import RunRegressed
 
-USAGE, CONTRACT, SOURCE, FAILED, INTERRUPTED = 2, 3, 4, 5, 130
+USAGE, CONTRACT, SOURCE, FAILED, REGRESSED, INTERRUPTED = 2, 3, 4, 5, 6, 130
 
 
 # What a user can do about a broken rule, where the rule alone does not say.
@@ -37,6 +38,7 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (SourceUnreadable, SOURCE),
     (ContractNotEvaluated, FAILED),
     (ServerNotStarted, FAILED),
+    (RunRegressed, REGRESSED),
     (Interrupted, INTERRUPTED),
     (KeyboardInterrupt, INTERRUPTED),
 )
@@ -72,7 +74,8 @@ def describe(error: BaseException) -> str:
 
 def write_failure(error: BaseException, folder: Path) -> None:
     """Leave ``failure.json`` beside where ``run.json`` would have been, for programs."""
-    details = error.as_dict() if isinstance(error, ContractViolation | ContractNotEvaluated) else {}
+    known = (ContractViolation, ContractNotEvaluated, RunRegressed)
+    details = error.as_dict() if isinstance(error, known) else {}
     folder.mkdir(parents=True, exist_ok=True)
     document = {
         "exit_code": exit_code(error),

@@ -8,9 +8,11 @@ from prefect.runtime import flow_run
 from flows.config import ConfigurationError, PipelineConfig, StageName
 from flows.outputs import export_run, run_record
 from flows.record import RunRecord
+from flows.series import conclude
 from flows.wiring import PipelineState, run_stages
 from tasks.identity import resolve_device
 from tasks.prefect_artifacts import show_run
+from tasks.runs import SeriesName
 from tasks.store import Store
 
 
@@ -28,6 +30,7 @@ def pipeline(
     refresh: tuple[StageName, ...] = (),
     until: StageName | None = None,
     preset: str | None = None,
+    series: SeriesName | None = None,
 ) -> RunRecord:
     """Turn a source graph into embeddings, clusters, uncertainties, metrics and a report.
 
@@ -38,18 +41,28 @@ def pipeline(
         refresh: stages to compute again even if their results are known.
         until: last stage to run; none runs all.
         preset: name of the preset the configuration rests on, for the record.
+        series: name of the series the run belongs to, such as ``nightly``: it is compared with the series'
+            last good run, recorded, and becomes the last good one if it passes; none compares nothing.
 
     Returns:
         What happened, stage by stage, and the metrics.
+
+    Raises:
+        RunRegressed: it is worse than the last good run of its series allows; its results are kept.
     """
     _check_device(config.device)
     state = PipelineState(config, Store(store), refresh=refresh)
-    run_stages(state, until=until)
+    try:
+        run_stages(state, until=until)
+    except Exception as error:
+        show_run(state.store, state.artifacts, state.reports, error=error)
+        raise
     record = run_record(state, preset=preset)
     if out is not None:
         export_run(state, record, Path(out))
         get_run_logger().info("results in %s", Path(out).resolve())
     show_run(state.store, state.artifacts, state.reports)
+    conclude(state, record, series=series, preset=preset)
     return record
 
 

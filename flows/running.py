@@ -8,11 +8,15 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from pydantic import TypeAdapter, ValidationError
+
 from flows.config import MAX_SEED, ConfigurationError, PipelineConfig, StageName
 from flows.exit_codes import Interrupted, write_failure
 from flows.record import RunRecord
 from flows.server import prefect_server
 from tasks.progress import Progress, listening
+from tasks.regression import RunRegressed
+from tasks.runs import SeriesName
 from tasks.store import Store
 
 _MAX_SEEDS = 1000
@@ -41,6 +45,20 @@ def parse_seeds(text: str | None, *, default: int) -> tuple[int, ...]:
     return seeds
 
 
+def check_series(name: str | None) -> str | None:
+    """The name, if a series may have it.
+
+    Raises:
+        ConfigurationError: it may not.
+    """
+    try:
+        return None if name is None else TypeAdapter(SeriesName).validate_python(name)
+    except ValidationError:
+        raise ConfigurationError(
+            f"--series takes a name of small letters, digits, - and _, at most 64; got {name!r:.80}"
+        ) from None
+
+
 def run_pipeline(
     config: PipelineConfig,
     *,
@@ -50,14 +68,20 @@ def run_pipeline(
     refresh: tuple[StageName, ...] = (),
     until: StageName | None = None,
     preset: str | None = None,
+    series: str | None = None,
 ) -> RunRecord:
     """Run the flow once a seed and write the results.
 
-    Several seeds get a folder each, ``OUT/seed-N``; ``OUT/run.json`` then holds the means over them.
+    Several seeds get a folder each, ``OUT/seed-N``; ``OUT/run.json`` then holds the means over them. A run of
+    a series has one seed: a seed is compared with itself, night after night.
 
     Raises:
         whatever the flow raises, after ``OUT/failure.json`` was written.
     """
+    if series is not None and len(seeds) > 1:
+        raise ConfigurationError(
+            f"--series takes one seed a run, got {len(seeds)}; give each seed a series of its own"
+        )
     root = Store(store).root  # refuses an unusable store before anything is started
     check_writable(out)
     try:
@@ -71,7 +95,13 @@ def run_pipeline(
                 seeded = config.model_copy(update={"seed": seed})
                 records.append(
                     pipeline(
-                        seeded, store=store, out=str(folder), refresh=refresh, until=until, preset=preset
+                        seeded,
+                        store=store,
+                        out=str(folder),
+                        refresh=refresh,
+                        until=until,
+                        preset=preset,
+                        series=series,
                     )
                 )
             if len(records) == 1:
@@ -80,7 +110,8 @@ def run_pipeline(
             write_record(record, out)
             return record
     except BaseException as error:
-        (out / "run.json").unlink(missing_ok=True)
+        if not isinstance(error, RunRegressed):  # whose results are sound, and no worse than they are
+            (out / "run.json").unlink(missing_ok=True)
         write_failure(error, out)
         if isinstance(error, KeyboardInterrupt):  # which the command line's library would end without a word
             raise Interrupted(str(error)) from None

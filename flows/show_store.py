@@ -104,6 +104,13 @@ def pinned(entry: "RunEntry") -> None:
     console().print(f"{entry.series} {entry.run} is {state}", markup=False, soft_wrap=True)
 
 
+def accepted(entry: "RunEntry") -> None:
+    """Which run the next ones of its series are compared with."""
+    console().print(
+        f"{entry.run} is the last good run of series {entry.series} now", markup=False, soft_wrap=True
+    )
+
+
 def _named(config: Mapping[str, Any], section: str) -> str:
     """The name a section of a configuration gives, for a column of a table."""
     found = config.get(section)

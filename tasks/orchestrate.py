@@ -8,7 +8,10 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.transactions import IsolationLevel
 
+from data_contracts.errors import ContractViolation
+from gcl.errors import InvalidGraph
 from tasks.artifact import Manifest
+from tasks.events import contract_violated
 from tasks.locks import FlockLockManager
 from tasks.prefect_cache import KeyPolicy, Lookup, VerifyingSerializer, current_lookup
 from tasks.progress import Progress, listening
@@ -52,6 +55,9 @@ def call_stage(stage: Stage, request: StageRequest, store: Store, *, reason: str
     token = current_lookup.set(Lookup(store, stage.name, request.key))
     try:
         return execute(request), bool(entered)
+    except (ContractViolation, InvalidGraph) as violation:
+        contract_violated(stage.name, violation)
+        raise
     finally:
         current_lookup.reset(token)
 

@@ -140,6 +140,21 @@ class Runs:
             if re.fullmatch(_SERIES, path.name) and path.is_dir() and not path.is_symlink()
         )
 
+    def verify(self, *, quarantine: bool = True) -> list[str]:
+        """What is wrong with the entries of the register; damaged ones are quarantined."""
+        damaged = []
+        for name in self.series():
+            for path in sorted((self.folder / name).glob("[0-9]*.json")):
+                try:
+                    _load(path)
+                except FileNotFoundError:
+                    continue
+                except (OSError, ValueError) as error:
+                    damaged.append(f"run {name}/{path.stem}: {_one_line(error)}")
+                    if quarantine:
+                        self.store.quarantine(path, damaged[-1])
+        return damaged
+
     def last_good(self, series: str) -> RunEntry | None:
         """The run the series' pointer names; where that is damaged or gone, the newest good run.
 
@@ -169,6 +184,20 @@ class Runs:
             if not self._path(entry.series, entry.run).is_file():
                 raise UnknownRun(f"series {entry.series} has no run {entry.run}")
             write_small(self.store, self.folder / entry.series / _POINTER, {"run": entry.run})
+
+    def accept(self, run: str) -> RunEntry:
+        """Make a run the last good one of its series, also one that was recorded as not good.
+
+        Raises:
+            UnknownRun: as `find`.
+        """
+        with self._exclusive():
+            entry = self.find(run)
+            if not entry.good:
+                entry = entry.model_copy(update={"good": True, "reason": f"accepted by hand: {entry.reason}"})
+                self._write(entry)
+        self.advance(entry)
+        return entry
 
     def find(self, prefix_or_series: str) -> RunEntry:
         """The run whose id begins with this; the name of a series stands for its last good run.

@@ -55,7 +55,7 @@ def test_every_setting_of_a_stage_is_listed_and_operational_ones_are_marked(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "400")
     rows = {line.split("│")[1].strip(): line for line in run("methods").splitlines() if line.startswith("│")}
-    for section in ("smooth", "method", "train", "uncertainty", "cluster", "evaluate"):
+    for section in ("smooth", "method", "train", "uncertainty", "cluster", "evaluate", "regression"):
         fields = type(PipelineConfig.model_fields[section].default).model_fields
         assert {f"{section}.{name}" for name in fields} <= rows.keys()
     assert "(operational)" in rows["train.checkpoint_every"]

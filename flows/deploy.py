@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.config import ConfigurationError
+from flows.form import arranged
 from flows.server import ServerNotStarted
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.responses import DeploymentResponse
     from prefect.events import AutomationCore
 
 WORK_POOL = "gclflow"
@@ -91,10 +93,18 @@ def make_deployments(client: "SyncPrefectClient", file: Path, environment: Mappi
         tail = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
         raise ServerNotStarted(f"the deployments of {file} were refused:\n{tail}")
     for deployment in client.read_deployments():
+        _arrange_form(client, deployment)
         for schedule in deployment.schedules:
             known = switched.get((deployment.name, schedule.slug))
             if known is not None and known != schedule.active:
                 client.update_deployment_schedule(deployment.id, schedule.id, active=known)
+
+
+def _arrange_form(client: "SyncPrefectClient", deployment: "DeploymentResponse") -> None:
+    from prefect.client.schemas.actions import DeploymentUpdate
+
+    form = arranged(deployment.parameter_openapi_schema or {}, deployment.parameters or {})
+    client.update_deployment(deployment.id, DeploymentUpdate(parameter_openapi_schema=form))
 
 
 def _switches(client: "SyncPrefectClient") -> dict[tuple[str, str | None], bool]:

@@ -1,5 +1,6 @@
 """Keeping a store healthy: verify every byte, remove what nothing recent was made from."""
 
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.artifact import MANIFEST, Manifest
-from tasks.errors import ArtifactCorrupted
+from tasks.errors import ArtifactCorrupted, StoreUnusable
 from tasks.in_use import (
     GRACE_SECONDS,
     inputs_in_use,
@@ -18,7 +19,7 @@ from tasks.in_use import (
     remove_lock,
 )
 from tasks.runs import Runs
-from tasks.store import Store
+from tasks.store import MARKER, Store, local_path
 
 _SECONDS_A_DAY = 86_400.0
 _ADDRESS = re.compile(r"(?P<stage>[a-z][a-z0-9_]*)-(?P<key>[0-9a-f]{64})")
@@ -52,16 +53,39 @@ class Collected:
     kinds: tuple[Removed, ...] = ()
 
 
-def verify_store(store: Store) -> list[str]:
-    """Hash every file of every stage folder; quarantine the damaged ones and say what was wrong."""
+def open_store(root: Path | str) -> Store:
+    """A store that exists: looking after one must not make one.
+
+    Raises:
+        StoreUnusable: there is none at this place, or it cannot be used.
+    """
+    # os.path, since pathlib raises for a name that is too long to exist
+    if not os.path.isfile(local_path(root) / MARKER):  # noqa: PTH113
+        raise StoreUnusable(f"there is no store at {root}")
+    return Store(root)
+
+
+def verify_store(store: Store, *, quarantine: bool = True) -> list[str]:
+    """Hash every file of every stage folder, and read every entry of the register of runs.
+
+    Args:
+        store: the store.
+        quarantine: move what is damaged out of the way; or only say what it is.
+
+    Returns:
+        What is damaged, and how, one line each.
+    """
     damaged = []
     for stage, key in list(store.folders()):
         try:
             store.verify(stage, key, full=True)
         except ArtifactCorrupted as error:
-            store.quarantine(store.stage_folder(stage, key), str(error))
+            if not os.path.lexists(store.stage_folder(stage, key)):  # collected or replaced meanwhile
+                continue
+            if quarantine:
+                store.quarantine(store.stage_folder(stage, key), str(error))
             damaged.append(str(error))
-    return damaged
+    return damaged + Runs(store).verify(quarantine=quarantine)
 
 
 def collect_garbage(store: Store, *, keep_days: float, dry_run: bool = False) -> Collected:

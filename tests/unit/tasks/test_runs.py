@@ -278,3 +278,15 @@ def test_bytes_are_synced_before_the_rename_and_the_folder_after(
     monkeypatch.setattr(Path, "replace", logged_replace)
     runs.record(entry(2))
     assert calls == ["fsync file", "rename", "fsync folder"]
+
+
+def test_verification_moves_damaged_entries_to_the_quarantine(runs: Runs) -> None:
+    bad, good = runs.record(entry(1)), runs.record(entry(2))
+    damage(file_of(runs, bad), "truncated")
+    (message,) = runs.verify(quarantine=False)
+    assert message.startswith(f"run nightly/{bad.run}: ")
+    assert file_of(runs, bad).exists()
+    assert runs.verify() == [message]
+    assert runs.verify() == [] and runs.entries() == [good]
+    kept = [path for path in (runs.store.root / ".quarantine").iterdir() if path.suffix != ".json"]
+    assert [bad.run in path.name for path in kept] == [True]

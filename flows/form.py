@@ -21,11 +21,14 @@ def arranged(schema: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[s
     """
     form = deepcopy(dict(schema))
     definitions, properties = form.get("definitions", {}), form.get("properties", {})
-    names = sorted(properties, key=lambda name: (name == _LAST, properties[name].get("position", 0)))
+    names = sorted(properties, key=lambda name: (_rank(name), properties[name].get("position", 0)))
     for definition in list(definitions.values()):
         for name, node in definition.get("properties", {}).items():
             _head(name, node, definitions)
-    form["properties"] = {name: {**properties[name], "position": at} for at, name in enumerate(names)}
+    form["properties"] = {
+        name: {**properties[name], "position": at, "description": _plain(properties[name])}
+        for at, name in enumerate(names)
+    }
     for name, given in parameters.items():
         _choose(properties.get(name, {}), given, definitions)
     return form

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +26,8 @@ class Shim:
         self.root, self.count, self.act = str(root), count, act
         self.seen: list[tuple[str, str]] = []
 
-    def install(self) -> None:
+    def install(self, *, removals: bool = False) -> None:
+        """Start seeing; with `removals` also every file and folder that is deleted."""
         fsync, rename, replace, open_ = os.fsync, os.rename, os.replace, io.open
 
         def seen_open(file: Any, mode: str = "r", *rest: Any, **more: Any) -> Any:
@@ -46,6 +48,16 @@ class Shim:
             replace(source, target)
 
         io.open, os.fsync, os.rename, os.replace = seen_open, seen_fsync, seen_rename, seen_replace  # type: ignore[assignment]
+        if removals:
+            os.unlink, os.rmdir = self._removal(os.unlink), self._removal(os.rmdir)  # type: ignore[assignment]
+
+    def _removal(self, remove: Callable[..., None]) -> Callable[..., None]:
+        def seen_removal(path: Any, *, dir_fd: int | None = None) -> None:
+            folder = "" if dir_fd is None else os.readlink(f"/proc/self/fd/{dir_fd}") + "/"
+            self.note("remove", f"{folder}{path}")
+            remove(path, dir_fd=dir_fd)
+
+        return seen_removal
 
     def note(self, what: str, path: str) -> None:
         if self.root not in path:
@@ -107,6 +119,26 @@ def quick_contracts() -> None:
 
     data_contracts.docs.write_data_docs = one_page  # type: ignore[assignment]
     tasks.stage.check_table = lambda *_, **__: SimpleNamespace(passed=1)  # type: ignore[assignment]
+
+
+def quick_keys() -> None:
+    """In this process source digests are hashes of module names: reading sources is most of a cached run."""
+    import tasks.identity
+    from tasks.artifact import hash_json
+
+    tasks.identity.closure_digest = lambda modules: hash_json(sorted(set(modules)))
+
+
+def quick_syncs() -> None:
+    """In this process syncs are counted and not done: what was written outlives a kill without them."""
+    os.fsync = lambda descriptor: None
+
+
+def load_libraries() -> None:
+    """Import what a run imports, once, before the first fork."""
+    for name in ("pandas", "dgl", "torch._dynamo", "gcl.methods.dmat_i", "gcl.trainer", "gcl.propagation",
+                 "sklearn.linear_model", "tests.tiny_runs", "flows.wiring"):  # fmt: skip
+        import_module(name)
 
 
 def flip_bit(path: Path, position: int, bit: int) -> None:

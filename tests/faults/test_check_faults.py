@@ -8,12 +8,20 @@ import os
 import shutil
 import signal
 import sys
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from tests.faults.injection import Shim, act_of, fork, program, quick_contracts
+from tests.faults.injection import (
+    Shim,
+    act_of,
+    fork,
+    load_libraries,
+    program,
+    quick_contracts,
+    quick_keys,
+    quick_syncs,
+)
 
 SETTINGS = ("train.epochs=2", "train.num_checks=2", "train.checkpoint_every=1")
 
@@ -33,8 +41,9 @@ def run(store: Path, result: Path, *, until: str = "train", kill_at: int | None 
 
 def drive(step: int, folder: Path) -> None:
     """Kill at every `step`-th write, resume, compare, until a run is over before it; prints that write."""
-    for name in ("pandas", "torch._dynamo", "gcl.methods.dmat_i", "gcl.trainer", "tests.tiny_runs"):
-        import_module(name)  # once, before the first fork
+    load_libraries()
+    quick_keys()
+    quick_syncs()
     base, expected = folder / "base", folder / "expected.json"
     assert fork(lambda: run(base, folder / "base.json", until="smooth")) == 0
     shutil.copytree(base, folder / "unbroken")

@@ -7,12 +7,11 @@ import json
 import os
 import signal
 import sys
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from tests.faults.injection import fork, program, quick_contracts
+from tests.faults.injection import fork, load_libraries, program, quick_contracts, quick_keys, quick_syncs
 
 STAGES = ("ingest", "smooth", "train", "uncertainty", "cluster", "evaluate")
 BOUNDARIES = [(stage, moment) for stage in STAGES for moment in ("before", "after")]
@@ -45,8 +44,9 @@ def drive(folder: Path) -> None:
     """One store, killed at one boundary after the other; prints executions, the last run, the undisturbed."""
     from tasks.store import Store
 
-    for name in ("pandas", "torch._dynamo", "gcl.methods.dmat_i", "gcl.trainer", "sklearn.linear_model"):
-        import_module(name)
+    load_libraries()
+    quick_keys()
+    quick_syncs()
     assert fork(lambda: run(folder / "undisturbed", folder / "undisturbed.json")) == 0
     (folder / "executions").unlink()
     for count, (stage, moment) in enumerate(BOUNDARIES):

@@ -14,7 +14,16 @@ from typing import Any
 
 import pytest
 
-from tests.faults.injection import REPOSITORY, Shim, act_of, fork, program, quick_contracts
+from tests.faults.injection import (
+    REPOSITORY,
+    Shim,
+    act_of,
+    fork,
+    program,
+    quick_contracts,
+    quick_keys,
+    quick_syncs,
+)
 
 
 def ingest(source: Path, store: Path) -> dict[str, str]:
@@ -53,6 +62,8 @@ def drive(mode: str, step: int, folder: Path) -> None:
     from tasks.maintenance import verify_store
     from tasks.store import Store
 
+    quick_keys()
+    quick_syncs()
     expected = ingest(folder / "source", folder / "undisturbed")
     outcomes = []
     for count in range(1, 1000, step):

@@ -39,7 +39,7 @@ def is_compatible(found: str, expected: str) -> bool:
 
 
 def require_contract(schema: pa.Schema, table: str) -> None:
-    """Refuse to read a file written under another contract or another major version of this one.
+    """Refuse to read a file written under another contract, another major version, or with other columns.
 
     Raises:
         ContractIncompatible: says what the file declares and what this code reads.
@@ -49,6 +49,10 @@ def require_contract(schema: pa.Schema, table: str) -> None:
     if name != table or not is_compatible(version, wanted.version):
         major = wanted.version.split(".")[0]
         raise ContractIncompatible(table, f"{name} version {version}", f"{table} version {major}.x")
+    # The version is what the writer says of itself; that its columns are those is seen here.
+    if drifts := check_schema(schema, wanted, facts={}):
+        found = "; ".join(f"{drift.column}: {drift.observed}" for drift in drifts)
+        raise ContractIncompatible(table, found, "; ".join(f"{d.column}: {d.expected}" for d in drifts))
 
 
 def check_schema(schema: pa.Schema, table: Table, *, facts: Facts) -> list[Failure]:

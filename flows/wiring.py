@@ -54,7 +54,7 @@ def request_ingest(state: PipelineState) -> StageRequest:
         dataset,
         store=state.store,
         inputs={},
-        sources=source_digests(dataset),
+        sources=source_digests(dataset, state.store),
         refresh=state.refreshes(INGEST),
     )
 

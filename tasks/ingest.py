@@ -16,7 +16,6 @@ from gcl.edges import CanonicalEdges, EdgeChunk, HeldOutEdges, canonical_edges, 
 from gcl.graph import Features
 from gcl.readers import open_source, source_files
 from gcl.readers.base import DatasetConfig, GraphSource, edge_policy
-from tasks.artifact import hash_file
 from tasks.convert import (
     dense_lists,
     row_blocks,
@@ -25,23 +24,42 @@ from tasks.convert import (
     write_batches,
     write_columns,
 )
+from tasks.source_digests import digest_sources, unchanged
 from tasks.stage import Stage
+from tasks.store import Store
 from tasks.work import Work
 
 _NODE_ROWS = 1 << 20
 
 
-def source_digests(config: DatasetConfig) -> dict[str, str]:
+def source_digests(
+    config: DatasetConfig, store: Store | None = None, *, full: bool = False
+) -> dict[str, str]:
     """sha256 of every source file by its role: the content counts for the key, the path does not.
 
+    Args:
+        config: the data set.
+        store: where readings are remembered, so that an unchanged file is not read again only to be hashed.
+        full: hash every file whatever is remembered.
+
     Raises:
-        SourceUnreadable: a file is missing.
+        SourceUnreadable: a file is missing, or changed while it was read.
     """
-    return {f"source:{role}": hash_file(path).sha256 for role, path in source_files(config).items()}
+    found = digest_sources(source_files(config), store, full=full)
+    return {f"source:{role}": digest for role, digest in found.items()}
 
 
 def ingest(work: Work, config: DatasetConfig) -> None:
-    """Read the source, bring its edges into canonical order, and write the tables."""
+    """Read the source, bring its edges into canonical order, and write the tables.
+
+    Raises:
+        SourceUnreadable: a file is not what its format says, or has changed since its digest was taken.
+    """
+    with unchanged(source_files(config).values()):
+        _write_tables(work, config)
+
+
+def _write_tables(work: Work, config: DatasetConfig) -> None:
     source = open_source(config)
     edges = canonical_edges(
         source.edge_chunks(),

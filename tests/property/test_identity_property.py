@@ -124,7 +124,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def fixed_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """Source digests are the closure's business, and slow to compute hundreds of times."""
     monkeypatch.setattr("tasks.identity.closure_digest", lambda modules: hash_json(sorted(set(modules))))
-    monkeypatch.setattr("flows.wiring.source_digests", lambda config: {})
+    monkeypatch.setattr("flows.wiring.source_digests", lambda config, store: {})
     monkeypatch.setattr("flows.wiring._num_classes", lambda state: 3)
 
 

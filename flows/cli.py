@@ -219,6 +219,29 @@ def compare(
     show.comparison(compare_runs(runs))
 
 
+@app.command()
+def notify(
+    url: Annotated[
+        str | None, typer.Argument(help="Address to post to; it is kept as a secret.", show_default=False)
+    ] = None,
+    name: Annotated[str, typer.Option(help="Of the notice; another name adds another.")] = "gclflow-notices",
+    remove: Annotated[bool, typer.Option("--remove", help="Remove it instead.")] = False,
+    test: Annotated[bool, typer.Option("--test", help="Send a test notice afterwards.")] = False,
+) -> None:
+    """Have the Prefect server post violated contracts, regressed, failed and crashed runs to a webhook.
+
+    It needs a server that stays: that of `gclflow up`, or the one PREFECT_API_URL names. Again, with the same
+    name, it changes the address (docs/notices.md).
+
+    **Example**
+
+        gclflow notify https://hooks.example.com/services/T0/B0/secret --test
+    """
+    from flows.notices import notify as set_notice
+
+    show.notice(set_notice(url, name=name, remove=remove, test=test), name=name)
+
+
 def main() -> None:
     """Entry point: run a command and turn errors into exit codes."""
     from flows.exit_codes import describe, exit_code

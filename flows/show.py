@@ -200,6 +200,11 @@ def fetched(folder: Path) -> None:
     console().print(f"fetched into {folder}", markup=False)
 
 
+def notice(done: str, *, name: str) -> None:
+    """What became of a notice; never its address, which is a secret."""
+    console().print(f"notice {name}: {done}", markup=False)
+
+
 def comparison(found: "Comparison") -> None:
     """Runs side by side."""
     for title, rows in (

@@ -16,7 +16,18 @@ from gcl.methods import METHODS
 from gcl.readers import READERS
 from tasks.store import Store
 
-FLAGS = {"--preset", "--config", "--set", "--seeds", "--store", "--out", "--refresh", "--until", "--help"}
+FLAGS = {
+    "--preset",
+    "--config",
+    "--set",
+    "--seeds",
+    "--store",
+    "--out",
+    "--refresh",
+    "--series",
+    "--until",
+    "--help",
+}
 
 
 def run(*arguments: str) -> str:
@@ -97,6 +108,11 @@ def test_a_damaged_store_ends_verify_with_5(store_copy: Path, monkeypatch: pytes
         (["run", "--set", "train.epochs=0"], 2, "train.epochs"),
         (["run", "--preset", "nope"], 2, "no preset 'nope'"),
         (["run", "--preset", "digits", "--seeds", "x"], 2, "--seeds takes"),
+        (["run", "--preset", "digits", "--series", "Every Night"], 2, "small letters"),
+        (["run", "--preset", "digits", "--series", "n", "--seeds", "0..1"], 2, "one seed"),
+        (["store", "accept", "1", "--store", "absent"], 2, "no store at absent"),
+        (["notify", "http://127.0.0.1:9/hook"], 2, "gclflow up"),
+        (["notify"], 2, "an address"),
         (["run", "--preset", "digits", "--store", "s3://bucket"], 2, "only local directories"),
         (["store", "ls", "--store", "absent"], 2, "no store at absent"),
         (["store", "ls", "--store", "."], 2, "no store at ."),

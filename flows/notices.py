@@ -1,0 +1,209 @@
+"""Notices: a Prefect automation that posts what went wrong to a webhook.
+
+The Prefect server posts, not the run: a run that was killed cannot tell. Of the actions a self-hosted server
+has, `CallWebhook` with a `Webhook` block is used: the block keeps its address as a secret (encrypted in the
+server's database, masked in the UI), and its payload is a template of ours. Custom notification blocks keep
+the address in the clear.
+"""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from flows.config import ConfigurationError
+from flows.home import Home
+from flows.server import answers, client_environment
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.events import AutomationCore
+
+NAME = "gclflow-notices"
+EVENTS = (
+    "gclflow.contract.violated",
+    "gclflow.run.regressed",
+    "prefect.flow-run.Failed",
+    "prefect.flow-run.Crashed",
+)
+TEST_EVENT = "gclflow.notice.test"
+_MAX_URL = 2_000
+
+# Chat programs show `text`; they read <, > and & as markup, and the reason may quote data.
+_PAYLOAD = """
+{%- set run = event.payload.run or event.resource["prefect.resource.name"] or "" -%}
+{%- set reason = event.payload.reason or event.resource["prefect.state-message"] or "" -%}
+{%- set words = (event.event ~ ": " ~ run ~ ": " ~ reason)[:1500] -%}
+{
+ "text": {{ words | replace("&", "&amp;") | replace("<", "&lt;") | replace(">", "&gt;") | tojson }},
+ "event": {{ event.event | tojson }},
+ "run": {{ run | tojson }},
+ "reason": {{ reason | tojson }},
+ "resource": {{ event.resource["prefect.resource.id"] | tojson }},
+ "occurred": {{ event.occurred | string | tojson }},
+ "details": {% if event.event.startswith("gclflow.") %}{{ event.payload | tojson }}{% else %}{}{% endif %}
+}"""
+
+
+def notify(url: str | None, *, name: str = NAME, remove: bool = False, test: bool = False) -> str:
+    """Install or remove a notice on the server that stays; returns what was done, in words.
+
+    Args:
+        url: where to post; none only to remove, or to test what is installed.
+        name: of the notice.
+        remove: remove it instead.
+        test: send an event that it posts.
+
+    Raises:
+        ConfigurationError: there is no server, or no address.
+    """
+    if url is None and not remove and not test:
+        raise ConfigurationError("notify takes an address to post to (or --remove, --test)")
+    if url is not None:
+        _check(url, name)
+    environment = _standing_server()
+    if remove:
+        return "removed" if remove_notice(environment, name=name) else "there was none"
+    if url is not None:
+        install_notice(url, environment, name=name)
+    if test:
+        _send_test(environment, name)
+    done = ["installed"] if url is not None else []
+    return ", ".join([*done, *(["a test notice is on its way"] if test else [])])
+
+
+def install_notice(
+    url: str, environment: Mapping[str, str], *, events: Sequence[str] = EVENTS, name: str = NAME
+) -> None:
+    """Have the server post to `url` on these events; what was installed under the same name is replaced.
+
+    Args:
+        url: where to, http or https; it is kept as a secret.
+        environment: PREFECT_API_URL, and PREFECT_API_AUTH_STRING where the server asks for it.
+        events: names of events, of gclflow or of flow runs.
+        name: of the block and the automation; small letters, digits and dashes.
+
+    Raises:
+        ConfigurationError: the address or the name is not what it must be.
+    """
+    _check(url, name)
+    from flows.deploy import connect
+
+    with connect(environment) as client:
+        wanted = automation(_save_block(client, url, name), events=events, name=name)
+        known = client.read_automations_by_name(name)
+        for extra in known[1:]:
+            client.delete_automation(extra.id)
+        if known:
+            client.update_automation(known[0].id, wanted)
+        else:
+            client.create_automation(wanted)
+
+
+def remove_notice(environment: Mapping[str, str], *, name: str = NAME) -> bool:
+    """Remove block and automation; returns whether there was anything."""
+    from prefect.exceptions import ObjectNotFound
+
+    from flows.deploy import connect
+
+    with connect(environment) as client:
+        known = client.read_automations_by_name(name)
+        for found in known:
+            client.delete_automation(found.id)
+        try:
+            block = client.read_block_document_by_name(name, "webhook")
+            client.delete_block_document(block.id)
+        except ObjectNotFound:
+            return bool(known)
+    return True
+
+
+def automation(block: "UUID", *, events: Sequence[str] = EVENTS, name: str = NAME) -> "AutomationCore":
+    """One post for each of these events that the server receives."""
+    from datetime import timedelta
+
+    from prefect.events import AutomationCore, CallWebhook, EventTrigger, Posture, ResourceSpecification
+
+    wanted = AutomationCore(
+        name=name,
+        description="Posts contract violations, regressed runs, failed and crashed runs (gclflow notify).",
+        enabled=True,
+        trigger=EventTrigger(
+            expect={*events, TEST_EVENT},
+            match=ResourceSpecification({"prefect.resource.id": ["gclflow.*", "prefect.flow-run.*"]}),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Reactive,
+            threshold=1,
+            within=timedelta(0),
+        ),
+        actions=[CallWebhook(block_document_id=block, payload=_PAYLOAD)],
+    )
+    # An update sends only fields that were set, and would leave out the types that tell actions apart.
+    return AutomationCore.model_validate(wanted.model_dump(mode="json"))
+
+
+def _standing_server() -> dict[str, str]:
+    """How to reach the server that outlives a run."""
+    if url := os.environ.get("PREFECT_API_URL"):
+        auth = os.environ.get("PREFECT_API_AUTH_STRING")
+        if not answers(url):
+            raise ConfigurationError(f"PREFECT_API_URL names {url}, which does not answer")
+        return {"PREFECT_API_URL": url} | ({"PREFECT_API_AUTH_STRING": auth} if auth else {})
+    if found := client_environment(Home()):
+        return found
+    raise ConfigurationError(
+        "notices need a Prefect server that stays: start one with gclflow up, or set PREFECT_API_URL"
+    )
+
+
+def _send_test(environment: Mapping[str, str], name: str) -> None:
+    """An event that every notice posts, sent over HTTP: nothing is queued when this process ends."""
+    from prefect.events import Event, Resource
+
+    from flows.deploy import connect
+
+    event = Event(
+        event=TEST_EVENT,
+        resource=Resource({"prefect.resource.id": f"gclflow.notice.{name}", "prefect.resource.name": name}),
+        payload={"reason": "notices arrive here"},
+    )
+    with connect(environment) as client:
+        client.request("POST", "/events", json=[event.model_dump(mode="json")])
+
+
+def _save_block(client: "SyncPrefectClient", url: str, name: str) -> "UUID":
+    """The block document that holds the address."""
+    from prefect.client.schemas.actions import BlockDocumentCreate, BlockDocumentUpdate
+    from prefect.exceptions import ObjectNotFound
+
+    data = {"url": url, "method": "POST", "headers": {"Content-Type": "application/json"}}
+    kind = client.read_block_type_by_slug("webhook")
+    schema = client.get_most_recent_block_schema_for_block_type(kind.id)
+    if schema is None:
+        raise ConfigurationError("this Prefect server has no webhook blocks")
+    try:
+        known = client.read_block_document_by_name(name, "webhook")
+    except ObjectNotFound:
+        document = BlockDocumentCreate(name=name, data=data, block_schema_id=schema.id, block_type_id=kind.id)
+        return client.create_block_document(document).id
+    client.update_block_document(
+        known.id,
+        BlockDocumentUpdate(data=data, block_schema_id=schema.id, merge_existing_data=False),
+    )
+    return known.id
+
+
+def _check(url: str, name: str) -> None:
+    """Refuse what is no web address, without repeating it: it may hold a secret."""
+    try:
+        parts = urlsplit(url)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address or len(url) > _MAX_URL or not url.isprintable() or " " in url:
+        raise ConfigurationError("notices take a web address to post to, http://... or https://...")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name):
+        raise ConfigurationError(f"a notice's name has small letters, digits and dashes; got {name!r:.80}")

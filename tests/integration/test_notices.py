@@ -1,0 +1,180 @@
+"""A Prefect server with triggers, a receiver beside it, and runs that go wrong: the posts arrive."""
+
+import json
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_contracts.errors import ContractViolation
+from flows.notices import NAME, install_notice, notify, remove_notice
+from flows.running import run_pipeline
+from flows.server import free_port, server_command, server_environment, wait_until_up
+from tasks.regression import RunRegressed
+from tests.tiny_runs import tiny
+
+pytestmark = pytest.mark.slow
+AUTH = "tests:of-notices"
+ARRIVES_SECONDS = 60.0
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A server as `gclflow up` leaves it, with login and triggers; the settings of its clients."""
+    folder, port = tmp_path_factory.mktemp("standing"), free_port()
+    url, log = f"http://127.0.0.1:{port}/api", folder / "server.log"
+    settings = {**os.environ, **server_environment(folder, port), "PREFECT_SERVER_API_AUTH_STRING": AUTH}
+    with ExitStack() as stack:
+        output = stack.enter_context(log.open("wb"))
+        process = subprocess.Popen(server_command(port), stdout=output, stderr=output, env=settings)
+        stack.callback(process.wait)
+        stack.callback(process.terminate)
+        wait_until_up(url, process, log)
+        client = {"PREFECT_API_URL": url, "PREFECT_API_AUTH_STRING": AUTH}
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        for name, value in client.items():
+            patch.setenv(name, value)
+        from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+        stack.enter_context(temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: AUTH}))
+        yield client
+
+
+class Receiver:
+    """A web server that keeps the JSON bodies it is sent."""
+
+    def __init__(self) -> None:
+        self.posts: list[dict[str, Any]] = []
+        posts = self.posts
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                posts.append(json.loads(body))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, format: str, *arguments: object) -> None: ...
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def wait_for(self, *events: str, where: Callable[[dict[str, Any]], bool] = bool) -> list[dict[str, Any]]:
+        """The first post of each event, once all are there."""
+        deadline = time.monotonic() + ARRIVES_SECONDS
+        while True:
+            found = [next((p for p in self.posts if p["event"] == e and where(p)), None) for e in events]
+            if all(found):
+                return [post for post in found if post]
+            assert time.monotonic() < deadline, f"waited for {events}, got {self.posts}"
+            time.sleep(0.2)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    made = Receiver()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+@pytest.fixture
+def noticed(standing: dict[str, str], receiver: Receiver) -> Iterator[Receiver]:
+    """The receiver, with the notice installed."""
+    install_notice(receiver.url, standing)
+    yield receiver
+    remove_notice(standing)
+
+
+def run(store: Path, *overrides: str, seed: int = 0, **options: Any) -> None:
+    run_pipeline(tiny(*overrides), seeds=[seed], store=str(store), out=store.parent / "out", **options)
+
+
+def not_a_number(work: Any, config: object) -> None:
+    """Smooths, then writes NaN where the contract wants numbers."""
+    from tasks.convert import write_matrix
+
+    x_NF = np.full((work.metadata("graph")["num_nodes"], 8), np.nan, np.float32)
+    path = work.output("smoothed") / "features.parquet"
+    write_matrix(path, "smoothed.features", x_NF, others={"node": np.arange(len(x_NF))})
+    work.expect("smoothed.features", num_nodes=len(x_NF), num_features=8)
+
+
+def test_a_violated_contract_and_the_failed_run_are_posted(
+    noticed: Receiver, store_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.smooth import SMOOTH
+
+    monkeypatch.setitem(SMOOTH.__dict__, "body", not_a_number)
+    with pytest.raises(ContractViolation):
+        run(store_copy, "smooth.alpha=0.3")
+    violated, failed = noticed.wait_for("gclflow.contract.violated", "prefect.flow-run.Failed")
+    assert violated["details"]["table"] == "smoothed.features"
+    assert violated["details"]["stage"] == "smooth"
+    assert violated["details"]["rules"][0]["num_rows"] == 120
+    assert "smoothed.features" in violated["reason"]
+    assert "smoothed.features" in violated["text"]
+    assert violated["run"] == failed["run"] == "tiny-dmat_i-seed0"
+    assert "smoothed.features" in failed["reason"]
+    assert failed["resource"].startswith("prefect.flow-run.")
+
+
+def test_a_regressed_run_is_posted_and_a_good_one_is_not(noticed: Receiver, store_copy: Path) -> None:
+    run(store_copy, series="nightly")
+    with pytest.raises(RunRegressed):
+        bounds = ("regression.max_embedding_drift=0.0", "regression.max_accuracy_drop=none")
+        run(store_copy, *bounds, seed=1, series="nightly")
+    (post, failed) = noticed.wait_for("gclflow.run.regressed", "prefect.flow-run.Failed")
+    assert post["resource"] == "gclflow.series.nightly"
+    assert post["run"] == failed["run"] == "tiny-dmat_i-seed1"
+    assert "embedding_drift" in post["reason"]
+    assert [row["name"] for row in post["details"]["rows"]] == ["embedding_drift"]
+    assert all(found["run"] != "tiny-dmat_i-seed0" for found in noticed.posts)
+
+
+def test_a_notice_is_installed_once_moved_tested_and_removed(
+    standing: dict[str, str], receiver: Receiver
+) -> None:
+    from flows.deploy import connect
+
+    assert notify("http://127.0.0.1:9/elsewhere") == "installed"
+    assert "test notice" in notify(receiver.url, test=True)
+    with connect(standing) as client:
+        (known,) = client.read_automations_by_name(NAME)
+        block = client.read_block_document_by_name(NAME, "webhook", include_secrets=False)
+    assert known.enabled
+    assert "hook" not in str(block.data["url"]), "the address is a secret"
+    (post,) = receiver.wait_for("gclflow.notice.test")
+    assert post["reason"] == "notices arrive here"
+    assert notify(None, remove=True) == "removed"
+    assert notify(None, remove=True) == "there was none"
+    with connect(standing) as client:
+        assert not client.read_automations_by_name(NAME)
+
+
+def test_what_comes_from_data_arrives_as_text(noticed: Receiver, standing: dict[str, str]) -> None:
+    from flows.deploy import connect
+
+    hostile = '<!channel> {{ 7 * 7 }} "quoted" \\ <script>alert(1)</script>'
+    event = {
+        "event": "gclflow.contract.violated",
+        "occurred": "2026-01-01T00:00:00Z",
+        "id": "00000000-0000-4000-8000-000000000001",
+        "resource": {"prefect.resource.id": "gclflow.table.x"},
+        "payload": {"reason": hostile, "run": "x"},
+    }
+    with connect(standing) as client:
+        client.request("POST", "/events", json=[event])
+    (post,) = noticed.wait_for("gclflow.contract.violated", where=lambda found: found["run"] == "x")
+    assert post["reason"] == hostile
+    assert "<" not in post["text"]
+    assert "{{ 7 * 7 }}" in post["text"]

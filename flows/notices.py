@@ -141,8 +141,8 @@ def automation(block: "UUID", *, events: Sequence[str] = EVENTS, name: str = NAM
         ),
         actions=[CallWebhook(block_document_id=block, payload=_PAYLOAD)],
     )
-    # An update sends only fields that were set, and would leave out the types that tell actions apart.
-    return AutomationCore.model_validate(wanted.model_dump(mode="json"))
+    # An update sends only fields that were set: with the types that tell actions apart, without an owner.
+    return AutomationCore.model_validate(wanted.model_dump(mode="json", exclude={"owner_resource"}))
 
 
 def _standing_server() -> dict[str, str]:

@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 
 export DGLBACKEND := pytorch
 
-.PHONY: run test test-fast test-slow lint typecheck clean
+.PHONY: run test test-fast test-slow lint typecheck audit clean
 
 $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +29,9 @@ lint: $(STAMP)
 
 typecheck: $(STAMP)
 	$(BIN)/mypy
+
+audit: $(STAMP)  ## the locked versions against a database of known vulnerabilities
+	$(BIN)/python .ci/audit
 
 clean:
 	rm -rf $(VENV) .store out

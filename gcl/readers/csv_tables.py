@@ -56,7 +56,12 @@ def csv_batches(path: Path, types: Mapping[str, pa.DataType]) -> Iterator[pa.Rec
         with pa_csv.open_csv(
             path, read_options=read, parse_options=parse, convert_options=convert
         ) as batches:
-            yield from batches
+            is_empty = True
+            for batch in batches:
+                is_empty = False
+                yield batch
+            if is_empty:  # a header alone gives one empty batch, or none
+                yield pa.RecordBatch.from_pylist([], schema=pa.schema(list(types.items())))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise SourceUnreadable(f"{path.name}: {_first_line(error)}") from error
 

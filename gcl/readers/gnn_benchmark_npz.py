@@ -93,9 +93,14 @@ def _class_names(path: Path, y_N: np.ndarray) -> tuple[str, ...]:
         names = read_npz(path, {"class_names": ArraySpec(1, "U", required=False)}).get("class_names")
     except SourceUnreadable:  # the benchmark's own files have them as a pickle, which nobody needs
         return numbers
-    if names is None or len(names) < len(numbers) or len(set(names.tolist())) < len(names):
+    if names is None or len(names) < len(numbers):
         return numbers
-    return tuple(str(name) for name in names)
+    try:
+        texts = names.tolist()
+        "".join(texts).encode()
+    except (ValueError, SystemError):  # code points that are none
+        return numbers
+    return tuple(texts) if len(set(texts)) == len(texts) else numbers
 
 
 READER = Reader(

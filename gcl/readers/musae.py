@@ -21,7 +21,7 @@ from gcl.readers.base import (
 )
 from gcl.readers.csv_tables import csv_batches, csv_columns
 
-_MAX_JSON_BYTES = 1 << 30
+_MAX_JSON_BYTES = 1 << 28  # Python objects take twenty times the bytes of their text
 _MAX_FEATURES = 1 << 24
 
 

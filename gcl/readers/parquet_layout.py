@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import scipy.sparse as sp
 
@@ -13,10 +14,12 @@ from gcl.errors import InvalidGraph, SourceUnreadable
 from gcl.readers.base import ArrowArray, FileDatasetConfig, GraphSource, Reader, dataset_name
 from gcl.readers.manifest import NodeTable
 from gcl.readers.own_tables import TableFormat, expand_columns, float_column, open_tables, source_files
+from gcl.readers.parquet_footer import check_num_values, check_ratio
 from gcl.readers.sparse_parts import csr_from_parts
 
 _BATCH_ROWS = 65_536
 _BATCH_VALUES = 1 << 24
+FREE_TEXT_BYTES = 1 << 30
 _READ_ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError, ValueError)
 
 
@@ -29,23 +32,46 @@ class ParquetConfig(FileDatasetConfig):
 
 def open_source(config: ParquetConfig) -> GraphSource:
     """The graph that the folder's manifest describes."""
+    for role, path in source_files(config).items():
+        if role != "manifest":
+            check_num_values(path)
     return open_tables(config, TableFormat(_batches, _ids, _edges, _feature_blocks))
 
 
 def _batches(
     path: Path, columns: Sequence[str], *, batch_rows: int = _BATCH_ROWS
 ) -> Iterator[pa.RecordBatch]:
-    """Columns batch by batch, fully validated; page checksums verified where present."""
+    """Columns batch by batch, fully validated; page checksums verified where present.
+
+    Text comes as the dictionary that the file has, so that repeats are counted before they are spelled out.
+    """
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            for column in columns:
-                if file.schema_arrow.names.count(column) != 1:
-                    raise SourceUnreadable(f"{path.name}: there must be one column named {column!r}")
+        texts = _text_columns(path, columns)
+        num_text_bytes = 0
+        with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=texts) as file:
             for batch in file.iter_batches(batch_size=batch_rows, columns=list(columns), use_threads=False):
                 batch.validate(full=True)
+                num_text_bytes += sum(_text_bytes(column) for column in batch.columns)
+                check_ratio(path, num_text_bytes, free=FREE_TEXT_BYTES, what="bytes of text")
                 yield batch.select(list(columns))
     except _READ_ERRORS as error:
         raise SourceUnreadable(f"{path.name}: not a readable Parquet file: {str(error)[:300]}") from error
+
+
+def _text_columns(path: Path, columns: Sequence[str]) -> list[str]:
+    """Those of `columns` that hold text; each must be there once."""
+    schema = pq.read_schema(path)
+    for column in columns:
+        if schema.names.count(column) != 1:
+            raise SourceUnreadable(f"{path.name}: there must be one column named {column!r}")
+    return [name for name in columns if schema.field(name).type in (pa.string(), pa.large_string())]
+
+
+def _text_bytes(column: ArrowArray) -> int:
+    if not pa.types.is_dictionary(column.type):
+        return 0
+    lengths: ArrowArray = pc.binary_length(column.dictionary)
+    return int(pc.sum(lengths.take(column.indices), min_count=0).as_py())
 
 
 def _ids(path: Path, columns: Sequence[str], id_type: str) -> Iterator[pa.RecordBatch]:

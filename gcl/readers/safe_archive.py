@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import BinaryIO, cast
 
 import numpy as np
@@ -145,7 +146,7 @@ def _header(file: BinaryIO, what: str) -> tuple[tuple[int, ...], bool, np.dtype,
         if version != (1, 0):  # later versions are for headers beyond 64 KiB, which only records need
             raise ValueError(f"version {version} of the format")
         shape, is_fortran, dtype = header.read_array_header_1_0(file, max_header_size=_MAX_HEADER_BYTES)
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
+    except (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
         raise SourceUnreadable(f"{what}: not an npy array: {str(error)[:200]}") from error
     return shape, is_fortran, dtype, file.tell()
 

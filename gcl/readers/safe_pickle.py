@@ -111,6 +111,8 @@ class _Machine:
 
     def stack_global(self) -> None:
         name, module = self.stack.pop(), self.stack.pop()
+        if not isinstance(name, str) or not isinstance(module, str):  # lists of lists print without end
+            raise UnsafeSource(f"{self.what}: the pickle names something by other than text")
         self.known(f"{module} {name}")
 
     def reduce(self) -> None:
@@ -235,7 +237,8 @@ def _dtype(item: Any, what: str) -> np.dtype:
         raise SourceUnreadable(f"{what}: an array has no type")
     code = item.arguments[0]
     if not isinstance(code, str) or code not in _NUMBER_TYPES:
-        raise UnsafeSource(f"{what}: an array of type {str(code)[:20]!r} is not allowed")
+        shown = code[:20] if isinstance(code, str) else type(code).__name__
+        raise UnsafeSource(f"{what}: an array of type {shown!r} is not allowed")
     order = item.state[1] if isinstance(item.state, tuple) and len(item.state) > 1 else "="
     return np.dtype(f">{code}" if order == ">" else f"<{code}")
 

@@ -5,6 +5,9 @@ import scipy.sparse as sp
 
 from gcl.errors import SourceUnreadable
 
+# The width is the one number of a sparse matrix that no bytes stand for.
+MAX_COLUMNS = 1 << 24
+
 
 def check_indptr(indptr: np.ndarray, *, num_rows: int, num_values: int, what: str) -> None:
     """Refuse row pointers that do not ascend from 0 to the number of values."""
@@ -20,11 +23,14 @@ def csr_from_parts(
     """A float32 CSR matrix with sorted columns; repeats of a column add up.
 
     Raises:
-        SourceUnreadable: lengths disagree, row pointers do not ascend, or a column lies outside the shape.
+        SourceUnreadable: there are more than `MAX_COLUMNS` columns, lengths disagree, row pointers do not
+            ascend, or a column lies outside the shape.
     """
     num_rows, num_columns = shape
     if num_rows < 0 or num_columns < 0:
         raise SourceUnreadable(f"{what}: negative size in shape {shape}")
+    if num_columns > MAX_COLUMNS:
+        raise SourceUnreadable(f"{what}: more than {MAX_COLUMNS} columns")
     if data.ndim != 1 or data.dtype.kind not in "biuf" or data.shape != indices.shape:
         raise SourceUnreadable(f"{what}: {data.shape} values, but {indices.shape} column indices")
     check_indptr(indptr, num_rows=num_rows, num_values=len(data), what=what)

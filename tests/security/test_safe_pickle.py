@@ -158,3 +158,29 @@ def test_all_real_files_load(real_data: Path) -> None:
     assert len(files) == 14
     for path in files:
         load_pickle(path)
+
+
+@pytest.mark.parametrize(
+    "asks_for",
+    [b"\x8c\x01x\x93.", b"cnumpy.core.multiarray\n_reconstruct\nh\x00\x85R."],
+    ids=["name", "call"],
+)
+def test_lists_of_lists_are_never_spelled_out(asks_for: bytes, tmp_path: Path) -> None:
+    """Fifty levels of [x, x] take a few hundred bytes and would print as a quadrillion."""
+    laughs = b"".join(b"](h" + bytes([i]) + b"h" + bytes([i]) + b"e\x94" for i in range(50))
+    with pytest.raises(SourceUnreadable):
+        loaded(b"\x80\x04]\x94" + laughs + asks_for, tmp_path)
+
+
+def test_type_of_an_array_that_is_no_text_is_not_printed(tmp_path: Path) -> None:
+    code: list[object] = []
+    for _ in range(60):
+        code = [code, code]
+    with pytest.raises(UnsafeSource, match="type 'list'"):
+        safe_pickle._dtype(safe_pickle._Record("dtype", (code, 0, 1)), "x")
+
+
+def test_width_that_no_bytes_stand_for_is_limited(tmp_path: Path) -> None:
+    matrix = sp.csr_matrix((2, 2**40), dtype=np.float32)
+    with pytest.raises(SourceUnreadable, match="more than 16777216 columns"):
+        loaded(pickle.dumps(matrix, protocol=3), tmp_path)

@@ -46,6 +46,7 @@ class Work:
         )
         self.expectations: dict[str, dict[str, Any]] = {}
         self._store = store
+        self._current: dict[str, Path] = {}
         # For garbage collection in another process: what is being read now must stay.
         opened = {kind: artifact.digest for kind, artifact in self.inputs.items()}
         self.volatile(INPUTS).write_bytes(canonical_json(opened))
@@ -61,12 +62,44 @@ class Work:
         return str(self.facts.get("device", "cpu"))
 
     def input(self, kind: str) -> Path:
-        """The folder of an input artifact, every byte of it verified.
+        """The folder of an input artifact, every byte of it verified, its tables of the current version.
+
+        Where a table was written under an older version of its contract, the folder is one of links in
+        this stage's scratch, with that table migrated.
 
         Raises:
             ArtifactCorrupted: it is gone or damaged.
+            ContractIncompatible: a table has a version that no migration leads from.
         """
-        return self._store.open(self.inputs[kind])
+        folder = self._store.open(self.inputs[kind])
+        if kind not in self._current:
+            self._current[kind] = self._migrated(kind, folder)
+        return self._current[kind]
+
+    def _migrated(self, kind: str, folder: Path) -> Path:
+        from data_contracts.migrations import migrations_to_current, open_as_current
+        from data_contracts.reading import read_schema
+        from data_contracts.tables import TABLES
+
+        tables = {path: f"{kind}.{path.stem}" for path in sorted(folder.glob("*.parquet"))}
+        older = {
+            path: table
+            for path, table in tables.items()
+            if table in TABLES and migrations_to_current(read_schema(path, table), table)
+        }
+        if not older:
+            return folder
+        # By digest: what an earlier attempt has migrated serves again, for the same bytes only.
+        target = self.scratch() / "migrated" / f"{kind}-{self.inputs[kind].digest[:16]}"
+        for path, table in older.items():
+            logger.info("%s was written under an older version of its contract and is migrated", table)
+            open_as_current(path, table, scratch=target)
+        for path in folder.iterdir():
+            link = target / path.name
+            if not link.exists():
+                link.unlink(missing_ok=True)  # of a store that has been moved
+                link.symlink_to(path)
+        return target
 
     def metadata(self, kind: str) -> dict[str, Any]:
         """What the stage that made an input wrote about it with `describe`."""

@@ -1,13 +1,19 @@
 """What a stage's body sees, the progress it reports, and the memory that is measured meanwhile."""
 
+import dataclasses
 import json
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from data_contracts import TABLES, ContractIncompatible, require_contract
+from data_contracts.migrations import MIGRATIONS, Migration
+from data_contracts.tables import CONTRACT_KEY, VERSION_KEY
 from tasks.errors import ArtifactCorrupted
 from tasks.progress import Progress, listening, report
 from tasks.store import Store
@@ -38,6 +44,63 @@ def test_inputs_are_verified_before_they_are_read(work: Work) -> None:
     path.write_bytes(b"yy")
     with pytest.raises(ArtifactCorrupted):
         work.input("graph")
+
+
+def publish_old_table(work: Work, version: str) -> None:
+    """Give `work` an input whose one table declares this version of its contract."""
+    source = work.folder / "labels.parquet"
+    columns = {"node": pa.array([0, 1]), "label": pa.array([1, 0], pa.int32())}
+    schema = (
+        TABLES["labels.labels"]
+        .schema()
+        .with_metadata({CONTRACT_KEY: "labels.labels", VERSION_KEY: version, "class_names": '["a", "b"]'})
+    )
+    pq.write_table(pa.table(list(columns.values()), schema=schema), source)
+    files = {"labels/labels.parquet": source.read_bytes(), "labels/metadata.json": b'{"num_classes": 2}\n'}
+    work.inputs |= publish(work._store, "ingest", key_of(version), files).artifacts
+
+
+def test_an_input_of_an_older_version_is_opened_migrated(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish_old_table(work, "1.0")
+    original = work._store.open(work.inputs["labels"])
+    assert work.input("labels") == original, "its version is the current one"
+
+    monkeypatch.setitem(TABLES, "labels.labels", dataclasses.replace(TABLES["labels.labels"], version="2.0"))
+    toy = Migration("labels.labels", 1, "as it was", lambda schema: schema, lambda batches, schema: batches)
+    monkeypatch.setitem(MIGRATIONS, ("labels.labels", 1), toy)
+    work._current.clear()
+    opened = work.input("labels")
+    assert opened.is_relative_to(work.scratch())
+    require_contract(pq.read_schema(opened / "labels.parquet"), "labels.labels")
+    assert pq.read_table(opened / "labels.parquet")["label"].to_pylist() == [1, 0]
+    assert work.metadata("labels") == {"num_classes": 2}
+    assert work.input("labels") == opened
+    work._store.verify("ingest", key_of("1.0"), full=True)
+
+    path = original / "labels.parquet"
+    path.chmod(0o600)
+    path.write_bytes(b"PAR1")
+    with pytest.raises(ArtifactCorrupted):
+        work.input("labels")
+
+
+def test_a_migration_of_an_earlier_attempt_serves_again(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish_old_table(work, "1.0")
+    monkeypatch.setitem(TABLES, "labels.labels", dataclasses.replace(TABLES["labels.labels"], version="2.0"))
+    toy = Migration("labels.labels", 1, "as it was", lambda schema: schema, lambda batches, schema: batches)
+    monkeypatch.setitem(MIGRATIONS, ("labels.labels", 1), toy)
+    opened = work.input("labels")
+    link = opened / "metadata.json"
+    link.unlink()
+    link.symlink_to(opened / "a store that was moved")
+    work._current.clear()
+    assert work.input("labels") == opened and work.metadata("labels") == {"num_classes": 2}
+
+
+def test_an_input_of_a_newer_version_is_refused(work: Work) -> None:
+    publish_old_table(work, "2.0")
+    with pytest.raises(ContractIncompatible, match=r"this code reads labels.labels version 1\.x"):
+        work.input("labels")
 
 
 def test_an_input_that_was_not_declared_cannot_be_opened(work: Work) -> None:

@@ -96,9 +96,10 @@ def contract_rows(store: Store, reports: Sequence[StageReport]) -> list[dict[str
     for report in reports:
         docs = store.stage_folder(report.stage, report.key) / VOLATILE / "data_docs"
         for path in sorted(docs.glob("*.result.json")):
-            if path.stat().st_size <= _MAX_RESULT_BYTES:
-                table = path.name.removesuffix(".result.json")
-                rows += [_rule_row(report.stage, table, found) for found in _results(path)]
+            try:
+                rows += _rule_rows(report.stage, path)
+            except (OSError, ValueError, TypeError, LookupError) as error:
+                logger.warning("contracts of %s, %s: %s", report.stage, path.name, one_line(error))
     return rows
 
 
@@ -128,24 +129,26 @@ def _stage_rows(reports: Sequence[StageReport]) -> list[dict[str, object]]:
     ]
 
 
-def _results(path: Path) -> list[dict[str, Any]]:
-    document = json.loads(path.read_bytes())
-    return [found for found in document.get("results", []) if isinstance(found, dict)]
-
-
-def _rule_row(stage: str, table: str, found: Mapping[str, Any]) -> dict[str, Any]:
-    """One evaluated expectation; its rule and column lie in the meta data our suites give it."""
-    config = found["expectation_config"]
-    meta, bounds = config["meta"], config["kwargs"]
-    return _contract_row(
-        stage=stage,
-        table=table,
-        rule=meta["rule"],
-        column=meta["column"],
-        passed=bool(found["success"]),
-        observed=f"{bounds['column']} = {found['result'].get('observed_value')}",
-        expected=_bounds(bounds.get("min_value"), bounds.get("max_value")),
-    )
+def _rule_rows(stage: str, path: Path) -> list[dict[str, Any]]:
+    """The evaluated expectations of a table; rule and column lie in the meta data our suites give them."""
+    if path.stat().st_size > _MAX_RESULT_BYTES:
+        raise ValueError(f"larger than {_MAX_RESULT_BYTES:,} bytes")
+    rows = []
+    for found in json.loads(path.read_bytes())["results"]:
+        config = found["expectation_config"]
+        meta, bounds = config["meta"], config["kwargs"]
+        rows.append(
+            _contract_row(
+                stage=stage,
+                table=path.name.removesuffix(".result.json"),
+                rule=meta["rule"],
+                column=meta["column"],
+                passed=bool(found["success"]),
+                observed=f"{bounds['column']} = {found['result'].get('observed_value')}",
+                expected=_bounds(bounds.get("min_value"), bounds.get("max_value")),
+            )
+        )
+    return rows
 
 
 def _broken_rows(error: Exception | None) -> list[dict[str, Any]]:

@@ -102,6 +102,10 @@ class RunRegressed(Exception):
             f"its results are kept; accept it with: gclflow store accept {found.run} --store {self.store}"
         )
 
+    def __repr__(self) -> str:
+        """Short: Prefect logs it beside the message."""
+        return f"{type(self).__name__}({self.comparison.run!r})"
+
     def as_dict(self) -> dict[str, Any]:
         """JSON types only."""
         return {"comparison": self.comparison.model_dump(mode="json")}

@@ -229,7 +229,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         path: the file, in a folder that exists.
         content: all of it.
     """
-    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{uuid4().hex}.partial")
     try:
         with partial.open("wb") as file:
             file.write(content)
@@ -271,4 +271,19 @@ def _prune(folder: Path, newest: str) -> None:
             if path.stem not in kept:
                 path.unlink(missing_ok=True)
     for partial in folder.glob(".epoch-*.partial"):
-        partial.unlink(missing_ok=True)
+        if not _is_being_written(partial):
+            partial.unlink(missing_ok=True)
+
+
+def _is_being_written(partial: Path) -> bool:
+    """Whether the process that the name holds is there: it may be training the same at this moment."""
+    pid = partial.name.split(".")[-3]
+    if not pid.isdecimal() or int(pid) == os.getpid():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -1,6 +1,8 @@
 """Smooth: the graph filter over node features, in this process or on Dask workers."""
 
+import tempfile
 from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 
@@ -30,7 +32,9 @@ def smooth(work: Work, config: SmoothingConfig) -> None:
                     folder=work.scratch(),
                 )
             )
-            scratch = work.scratch()
+            # A folder of its own: two processes at the same key must not write each other's blocks.
+            folder = tempfile.TemporaryDirectory(prefix="blocks-", dir=work.scratch())
+            scratch = Path(stack.enter_context(folder))
         smoothed = smooth_features(graph, config, seed=_SEED, map_blocks=map_blocks, scratch=scratch)
     write_matrix(
         work.output("smoothed") / "features.parquet",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flows.home import Home
+from flows.server_safety import server_warnings, without_userinfo
 
 _GIGABYTE = 2**30
 _ENOUGH_DISK, _LITTLE_DISK = 10 * _GIGABYTE, 1 * _GIGABYTE
@@ -43,6 +44,7 @@ def examine(home: Home, store: str) -> list[Finding]:
         ("disk", lambda: _disk(store)),
         ("secret", lambda: _secret(home)),
         ("server", lambda: _server(home)),
+        ("exposure", _exposure),
     )
     return [finding for name, check in checks for finding in _guarded(name, check)]
 
@@ -155,7 +157,7 @@ def _server(home: Home) -> Iterator[Finding]:
     configured = os.environ.get("PREFECT_API_URL")
     if configured:
         state: Literal["ok", "fail"] = "ok" if answers(configured) else "fail"
-        detail = f"PREFECT_API_URL names {_without_secrets(configured)}"
+        detail = f"PREFECT_API_URL names {without_userinfo(configured)}"
         yield Finding(
             "server", state, detail, "" if state == "ok" else "it does not answer: unset or start it"
         )
@@ -176,6 +178,15 @@ def _server(home: Home) -> Iterator[Finding]:
     else:
         yield Finding("server", "warn", f"{url} asks for no login", "gclflow up --auth")
     yield from _inside(home, environment)
+
+
+def _exposure() -> Iterator[Finding]:
+    """Whether the Prefect that the settings name can be reached by others, and used without a login."""
+    from prefect.settings import get_current_settings
+
+    known = {**get_current_settings().to_environment_variables(exclude_unset=True), **os.environ}
+    for warning in server_warnings(known):
+        yield Finding("exposure", "fail", warning)
 
 
 def _inside(home: Home, environment: dict[str, str]) -> Iterator[Finding]:
@@ -202,10 +213,3 @@ def _inside(home: Home, environment: dict[str, str]) -> Iterator[Finding]:
             yield Finding("dead runs", "ok", "are marked as crashed")
         else:
             yield Finding("dead runs", "warn", "stay Running: the automation is off or gone", "switch it on")
-
-
-def _without_secrets(url: str) -> str:
-    from urllib.parse import urlsplit
-
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

@@ -34,15 +34,15 @@ _MAX_URL = 2_000
 
 # Chat programs show `text`; they read <, > and & as markup, and the reason may quote data.
 _PAYLOAD = """
-{%- set run = event.payload.run or event.resource["prefect.resource.name"] or "" -%}
-{%- set reason = event.payload.reason or event.resource["prefect.state-message"] or "" -%}
+{%- set run = (event.payload.run or event.resource["prefect.resource.name"] or "") | string -%}
+{%- set reason = (event.payload.reason or event.resource["prefect.state-message"] or "") | string -%}
 {%- set words = (event.event ~ ": " ~ run ~ ": " ~ reason)[:1500] -%}
 {
  "text": {{ words | replace("&", "&amp;") | replace("<", "&lt;") | replace(">", "&gt;") | tojson }},
  "event": {{ event.event | tojson }},
  "run": {{ run | tojson }},
- "reason": {{ reason | tojson }},
- "resource": {{ event.resource["prefect.resource.id"] | tojson }},
+ "reason": {{ reason[:3000] | tojson }},
+ "resource": {{ event.resource["prefect.resource.id"] | default("") | tojson }},
  "occurred": {{ event.occurred | string | tojson }},
  "details": {% if event.event.startswith("gclflow.") %}{{ event.payload | tojson }}{% else %}{}{% endif %}
 }"""

@@ -11,9 +11,14 @@ from flows.exit_codes import Interrupted, describe, exit_code, write_failure
 from flows.server import ServerNotStarted
 from gcl.errors import InvalidGraph, NonFiniteLoss, SourceUnreadable, TrainingInterrupted, UnsafeSource
 from tasks.errors import ArtifactCorrupted, StoreFull, StoreUnusable, UnknownArtifact
+from tasks.regression import Comparison, ComparisonRow, RunRegressed
 
 FAILURE = Failure("x", "finite", "nan = 2", "none", 2, ({"node": 3, "x": float("nan")},))
 GRAPH = InvalidGraph(table="graph.edges", column="src", rule="in_range", num_rows=1, sample=["(0, 9)"])
+FELL = ComparisonRow(
+    name="accuracy (p)", before=0.9, now=0.5, bound=0.02, passed=False, reason="fell from 0.9000 to 0.5000"
+)
+REGRESSED = RunRegressed(Comparison(series="nightly", run="now", against="then", rows=(FELL,)), ".store")
 CODES = [
     (ConfigurationError("train.epochs: wrong"), 2),
     (StoreUnusable("store"), 2),
@@ -24,6 +29,7 @@ CODES = [
     (UnsafeSource("pickle"), 4),
     (ContractNotEvaluated("graph.edges", "finite", "boom"), 5),
     (ServerNotStarted("no"), 5),
+    (REGRESSED, 6),
     (ArtifactCorrupted("a/b/c", "gone"), 5),
     (StoreFull("store", 10, 1), 5),
     (NonFiniteLoss(3, "loss"), 5),
@@ -75,3 +81,10 @@ def test_a_broken_rule_comes_with_what_can_be_done_about_it() -> None:
     collapsed = Failure("z", "not_collapsed", "1.0", "1.05", None, ())
     assert "smooth.standardise=true" in describe(ContractViolation("embeddings.embeddings", [collapsed]))
     assert "smooth.standardise" not in describe(ContractViolation("graph.edges", [FAILURE]))
+
+
+def test_a_regressed_run_is_left_for_programs_number_by_number(tmp_path: Path) -> None:
+    write_failure(REGRESSED, tmp_path)
+    (row,) = json.loads((tmp_path / "failure.json").read_text())["comparison"]["rows"]
+    assert (row["before"], row["now"], row["bound"], row["passed"]) == (0.9, 0.5, 0.02, False)
+    assert "gclflow store accept now --store .store" in describe(REGRESSED)

@@ -14,7 +14,7 @@ from flows.running import run_pipeline
 from tasks.regression import RunRegressed
 from tasks.runs import Runs
 from tasks.store import Store
-from tests.tiny_runs import tiny
+from tests.tiny_runs import TINY, tiny
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_api")]
 # Two epochs of a tiny encoder differ a lot from two epochs from elsewhere; the drift alone is judged here.
@@ -129,3 +129,36 @@ def test_a_series_takes_one_seed_and_a_plain_name(store_copy: Path) -> None:
     with pytest.raises(Exception, match="series"):
         run(store_copy, series="../elsewhere")
     assert Runs(Store(store_copy)).entries() == []
+
+
+def test_the_command_line_ends_with_6_and_accepts(
+    store_copy: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from flows.cli import main
+
+    def command(*arguments: str) -> object:
+        monkeypatch.setattr("sys.argv", ["gclflow", *arguments, "--store", str(store_copy)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code
+
+    monkeypatch.setenv("COLUMNS", "400")
+    given = [part for setting in (*TINY, *ONLY_DRIFT) for part in ("--set", setting)]
+    nightly = [
+        "run",
+        "--preset",
+        "none",
+        *given,
+        "--series",
+        "nightly",
+        "--out",
+        str(store_copy.parent / "out"),
+    ]
+    assert command(*nightly) == 0
+    assert command(*nightly, "--seeds", "1") == 6
+    told = capfd.readouterr().err
+    bad = Runs(Store(store_copy)).entries("nightly")[-1]
+    assert f"accept it with: gclflow store accept {bad.run} --store {store_copy}" in told
+    assert command("store", "accept", bad.run) == 0
+    assert f"{bad.run} is the last good run of series nightly now" in capfd.readouterr().out
+    assert command(*nightly, "--seeds", "1") == 0

@@ -172,7 +172,10 @@ def test_a_pointer_to_a_damaged_run_means_the_newest_good_one(runs: Runs) -> Non
 
 
 def test_find_takes_a_prefix_that_fits_one_run_only(runs: Runs) -> None:
-    first, second = runs.record(entry(1)), runs.record(entry(2))
+    first = runs.record(entry(1))
+    with pytest.raises(UnknownRun):
+        runs.find("")
+    second = runs.record(entry(2))
     assert runs.find(first.run[:8]) == first
     assert runs.find(second.run) == second
     for unknown in ("", "202603", "2027", "other", "../x"):

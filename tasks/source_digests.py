@@ -105,16 +105,14 @@ def unchanged(files: Iterable[Path]) -> Iterator[None]:
     Raises:
         SourceUnreadable: a file has changed since its digest was taken, or while the body ran.
     """
-    paths, promised, began_ns = list(files), _promised.get(), time.time_ns()
-    before = {path: _status(path) for path in paths}
+    before, promised = {path: _status(path) for path in files}, _promised.get()
     yield
     for path, status in before.items():
         after, reading = _status(path), promised.get(_name(path))
         if not after.is_as_written(status):
             raise _changed(path)
-        # A write in the same tick of the clock shows in no status: then, and only then, hash again.
-        is_trusted = reading is None or (after.has_settled(began_ns) and reading.holds_for(after))
-        if reading is not None and not is_trusted and _read(path).sha256 != reading.sha256:
+        # What was read within a tick of its last write may have been written again: hash it once more.
+        if reading is not None and not reading.holds_for(after) and _read(path).sha256 != reading.sha256:
             raise _changed(path)
 
 

@@ -179,6 +179,7 @@ def test_a_training_that_holds_its_lock_is_kept_at_any_age(tmp_path: Path) -> No
     assert held.stdout is not None
     held.stdout.readline()
     try:
+        assert collect_garbage(store, keep_days=0, dry_run=True).folders == ()
         assert collect_garbage(store, keep_days=0).folders == ()
         assert folder.exists() and lock.exists()
     finally:

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -126,6 +127,35 @@ def test_a_violated_contract_and_the_failed_run_are_posted(
     assert violated["run"] == failed["run"] == "tiny-dmat_i-seed0"
     assert "smoothed.features" in failed["reason"]
     assert failed["resource"].startswith("prefect.flow-run.")
+
+
+def test_a_process_that_ends_at_once_is_heard_all_the_same(noticed: Receiver, tmp_path: Path) -> None:
+    source = tmp_path / "graph"
+    source.mkdir()
+    (source / "nodes.csv").write_text("user,age\nann,31\nbob,25\n")
+    (source / "edges.csv").write_text("from,to\nann,nobody\n")
+    (source / "graph.toml").write_text(
+        '[nodes]\nfile = "nodes.csv"\nid = "user"\nfeatures = ["age"]\n'
+        '[edges]\nfile = "edges.csv"\nsource = "from"\ntarget = "to"\n'
+    )
+    command = [sys.executable, "-c", "from flows.cli import main; main()", "run", "--preset", "none"]
+    command += [
+        "--set",
+        "dataset.format=csv",
+        "--set",
+        f"dataset.path={source}",
+        "--set",
+        "dataset.name=people",
+    ]
+    command += ["--store", str(tmp_path / "store"), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 3, done.stderr
+    violated, failed = noticed.wait_for(
+        "gclflow.contract.violated", "prefect.flow-run.Failed", where=lambda post: "people" in post["run"]
+    )
+    assert violated["details"]["table"] == "graph.edges"
+    assert "nobody" in str(violated["details"]["rules"][0]["sample"])
+    assert violated["run"] == failed["run"]
 
 
 def test_a_regressed_run_is_posted_and_a_good_one_is_not(noticed: Receiver, store_copy: Path) -> None:

@@ -94,7 +94,8 @@ def test_an_older_table_becomes_one_of_the_current_version(tmp_path: Path, versi
     table = pq.read_table(found)
     assert table.column_names == ["src", "dst", "role", "is_edge", "was_drawn"]
     assert table["role"].to_pylist() == ["test"] * 5 and table["was_drawn"].to_pylist() == [True] * 5
-    assert metadata_of(table.schema)[VERSION_KEY] == "3.1"
+    notes = metadata_of(table.schema)
+    assert (notes[VERSION_KEY], notes["num_nodes"]) == ("3.1", "6")
     assert check_table(found, NAME, context={"num_nodes": 6}).failed == 0
 
 

@@ -1,35 +1,16 @@
 """The UI as a newcomer uses it: up, log in, start a run by its form, look at it, run one stage again."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.browser.chromium import Browser, chromium
+from tests.standing import gclflow
 
 pytestmark = pytest.mark.slow
 STAGES = ("ingest", "smooth", "train", "uncertainty", "cluster", "evaluate", "report")
-
-
-def gclflow(folder: Path, *arguments: str) -> str:
-    command = [sys.executable, "-c", "from flows.cli import main; main()", *arguments]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=environment
-        | {"GCLFLOW_HOME": str(folder / ".gclflow"), "PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ def gclflow(folder: Path, *arguments: str) -> str:
 
 
 def write_deployments(folder: Path, config: dict[str, Any], *, schedules: list[dict[str, Any]]) -> None:
-    """A prefect.yaml in `folder`: ours, but with this configuration and these schedules of the nightly run."""
+    """A prefect.yaml in `folder`: ours, with this configuration and these schedules of the nightly run."""
     document = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())
     nightly = document["deployments"][0]
     nightly["parameters"]["config"] = config

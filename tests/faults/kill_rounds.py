@@ -2,10 +2,11 @@
 
     python -m tests.faults.kill_rounds --rounds 50 --log kill-rounds.jsonl
 
-A round starts the nightly deployment with a seed of its own, waits a random while, kills the flow's process,
-the worker, the server, both, or a Dask worker with SIGKILL, brings up what stands (`gclflow up`), and starts the
-same run once more. It passes if that run completes with the digests of an undisturbed run, the store verifies,
-nothing unfinished and no process is left, and no run stays in a state that does not end for two minutes.
+A round starts the nightly deployment with a seed of its own, waits a random while, and kills the flow's
+process, the worker, the server, both, or a Dask worker with SIGKILL. Then it brings up what stands
+(`gclflow up`) and starts the same run once more. It passes if that run completes with the digests of an
+undisturbed run, the store verifies, nothing unfinished and no process is left, and no run stays open for two
+minutes.
 """
 
 import argparse

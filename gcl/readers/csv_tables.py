@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from gcl.errors import SourceUnreadable
+from gcl.readers.printable import printable
 
 MAX_ROW_BYTES = 16 << 20
 _SCAN_BYTES = 1 << 22
@@ -61,7 +62,8 @@ def csv_batches(path: Path, types: Mapping[str, pa.DataType]) -> Iterator[pa.Rec
                 is_empty = False
                 yield batch
             if is_empty:  # a header alone gives one empty batch, or none
-                yield pa.RecordBatch.from_pylist([], schema=pa.schema(list(types.items())))
+                columns = [pa.nulls(0, type_) for type_ in types.values()]
+                yield pa.RecordBatch.from_arrays(columns, names=list(types))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise SourceUnreadable(f"{path.name}: {_first_line(error)}") from error
 
@@ -82,4 +84,4 @@ def _check_text(path: Path) -> None:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).split("\n", 1)[0][:300]
+    return printable(str(error).split("\n", 1)[0])

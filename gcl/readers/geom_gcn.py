@@ -21,6 +21,7 @@ from gcl.readers.base import (
     label_array,
     split_of_masks,
 )
+from gcl.readers.printable import printable
 from gcl.readers.safe_archive import ArraySpec, read_npz
 
 _NUM_SPLITS = 10
@@ -106,7 +107,7 @@ def _integers(where: str, fields: list[str]) -> np.ndarray:
     try:
         return np.array([int(field) for field in fields], np.int64)
     except (ValueError, OverflowError) as error:
-        raise SourceUnreadable(f"{where}: expected integers: {str(error)[:100]}") from error
+        raise SourceUnreadable(f"{where}: expected integers: {printable(error)}") from error
 
 
 def _edges(path: Path) -> np.ndarray:
@@ -124,7 +125,7 @@ def _nodes(path: Path) -> tuple[np.ndarray, np.ndarray]:
         try:
             features.append(np.array(values.split(","), np.float32))
         except ValueError as error:
-            raise SourceUnreadable(f"{where}: expected numbers: {str(error)[:100]}") from error
+            raise SourceUnreadable(f"{where}: expected numbers: {printable(error)}") from error
         if len(features[-1]) != len(features[0]):
             raise SourceUnreadable(f"{where}: {len(features[-1])} features, but {len(features[0])} before")
     if not ids:

@@ -1,5 +1,6 @@
 """graph.toml: what the columns of a graph of one's own mean. Nothing is guessed from names or values."""
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,9 +9,14 @@ from pydantic import Field, ValidationError, model_validator
 
 from gcl.config import Config
 from gcl.errors import SourceUnreadable
+from gcl.readers.printable import printable
 
 MANIFEST = "graph.toml"
 _MAX_BYTES = 1 << 20
+# The parser takes time in the square of a dotted key's levels; no key of ours has more than two.
+_MANY_LEVELS = re.compile(
+    r"""(?<![A-Za-z0-9_-])(?:(?:[A-Za-z0-9_-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){32}"""
+)
 Column = Annotated[str, Field(min_length=1, max_length=200)]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 
@@ -73,13 +79,17 @@ def read_manifest(folder: Path) -> GraphManifest:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise SourceUnreadable(f"{MANIFEST}: more than {_MAX_BYTES} bytes")
-        return GraphManifest.model_validate(tomllib.loads(path.read_bytes().decode("utf-8-sig")))
+        text = path.read_bytes().decode("utf-8-sig")
+        if _MANY_LEVELS.search(text):
+            raise SourceUnreadable(f"{MANIFEST}: a key of more than 32 levels")
+        return GraphManifest.model_validate(tomllib.loads(text))
     except OSError as error:
         raise SourceUnreadable(f"there is no readable manifest {path}: {error}") from error
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)[:5]
+            f"{printable('.'.join(map(str, one['loc'])))}: {printable(one['msg'])}"
+            for one in error.errors(include_url=False)[:5]
         )
         raise SourceUnreadable(f"{MANIFEST}: {problems}") from error
     except (ValueError, RecursionError) as error:
-        raise SourceUnreadable(f"{MANIFEST}: not TOML: {str(error)[:200]}") from error
+        raise SourceUnreadable(f"{MANIFEST}: not TOML: {printable(error)}") from error

@@ -20,6 +20,7 @@ from gcl.readers.base import (
     label_array,
 )
 from gcl.readers.csv_tables import csv_batches, csv_columns
+from gcl.readers.printable import printable
 
 _MAX_JSON_BYTES = 1 << 28  # Python objects take twenty times the bytes of their text
 _MAX_FEATURES = 1 << 24
@@ -95,7 +96,7 @@ def _features(path: Path, num_nodes: int) -> sp.csr_matrix:
     try:
         lists: Any = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise SourceUnreadable(f"{path.name}: not JSON: {str(error)[:200]}") from error
+        raise SourceUnreadable(f"{path.name}: not JSON: {printable(error)}") from error
     if not isinstance(lists, dict):
         raise SourceUnreadable(f"{path.name}: expected an object from node to list of features")
     rows: list[int] = []

@@ -6,6 +6,7 @@ import pyarrow.compute as pc
 
 from gcl.errors import InvalidGraph, SourceUnreadable
 from gcl.readers.base import ArrowArray
+from gcl.readers.printable import printable
 
 MISSING = -1
 _ID_TYPES = {"int64": pa.int64(), "string": pa.string()}
@@ -29,7 +30,7 @@ def exact_ids(column: ArrowArray, id_type: str, *, what: str) -> ArrowArray:
     try:
         return column.cast(_ID_TYPES[id_type], safe=True)
     except pa.ArrowInvalid as error:
-        raise SourceUnreadable(f"{what}: a node id does not fit {id_type}: {error}") from error
+        raise SourceUnreadable(f"{what}: a node id does not fit {id_type}: {printable(error)}") from error
 
 
 class NodeIds:

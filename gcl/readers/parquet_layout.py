@@ -15,6 +15,7 @@ from gcl.readers.base import ArrowArray, FileDatasetConfig, GraphSource, Reader,
 from gcl.readers.manifest import NodeTable
 from gcl.readers.own_tables import TableFormat, expand_columns, float_column, open_tables, source_files
 from gcl.readers.parquet_footer import check_num_values, check_ratio
+from gcl.readers.printable import printable
 from gcl.readers.sparse_parts import csr_from_parts
 
 _BATCH_ROWS = 65_536
@@ -55,7 +56,7 @@ def _batches(
                 check_ratio(path, num_text_bytes, free=FREE_TEXT_BYTES, what="bytes of text")
                 yield batch.select(list(columns))
     except _READ_ERRORS as error:
-        raise SourceUnreadable(f"{path.name}: not a readable Parquet file: {str(error)[:300]}") from error
+        raise SourceUnreadable(f"{path.name}: not a readable Parquet file: {printable(error)}") from error
 
 
 def _text_columns(path: Path, columns: Sequence[str]) -> list[str]:
@@ -88,7 +89,7 @@ def _feature_blocks(
     try:
         schema = pq.read_schema(path)
     except _READ_ERRORS as error:
-        raise SourceUnreadable(f"{path.name}: not a readable Parquet file: {str(error)[:300]}") from error
+        raise SourceUnreadable(f"{path.name}: not a readable Parquet file: {printable(error)}") from error
     if nodes.features is not None:
         columns = expand_columns(nodes.features, schema.names, what=path.name)
         if len(columns) == 1 and _is_list(schema.field(columns[0]).type):

@@ -24,6 +24,7 @@ from gcl.readers.base import (
     feature_rows,
     label_array,
 )
+from gcl.readers.printable import printable
 from gcl.readers.safe_pickle import load_pickle
 
 _PARTS = ("x", "y", "tx", "ty", "allx", "ally", "graph", "test.index")
@@ -126,7 +127,7 @@ def _test_index(path: Path, *, first: int, num_rows: int) -> np.ndarray:
     try:
         index = np.array([int(line) for line in path.read_text("ascii").split()], np.int64)
     except (ValueError, OverflowError) as error:
-        raise SourceUnreadable(f"{path.name}: expected one node a line: {error}") from error
+        raise SourceUnreadable(f"{path.name}: expected one node a line: {printable(error)}") from error
     if len(index) != num_rows:
         raise SourceUnreadable(f"{path.name}: {len(index)} nodes, but tx has {num_rows} rows")
     # A skipped node costs a row of the tables, so a wild index must not be able to ask for billions.

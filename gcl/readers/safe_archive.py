@@ -14,6 +14,7 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from gcl.errors import SourceUnreadable, UnsafeSource
+from gcl.readers.printable import printable
 
 MAX_MEMBERS = 64
 MAX_TOTAL_BYTES = 8 << 30
@@ -91,7 +92,7 @@ def read_npz(
                 if name in members
             }
     except _ARCHIVE_ERRORS as error:
-        raise SourceUnreadable(f"{path.name}: not a readable npz file: {error}") from error
+        raise SourceUnreadable(f"{path.name}: not a readable npz file: {printable(error)}") from error
 
 
 def _checked_members(archive: zipfile.ZipFile, what: str, max_bytes: int) -> dict[str, zipfile.ZipInfo]:
@@ -147,7 +148,7 @@ def _header(file: BinaryIO, what: str) -> tuple[tuple[int, ...], bool, np.dtype,
             raise ValueError(f"version {version} of the format")
         shape, is_fortran, dtype = header.read_array_header_1_0(file, max_header_size=_MAX_HEADER_BYTES)
     except (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
-        raise SourceUnreadable(f"{what}: not an npy array: {str(error)[:200]}") from error
+        raise SourceUnreadable(f"{what}: not an npy array: {printable(error)}") from error
     return shape, is_fortran, dtype, file.tell()
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from gcl.errors import SourceUnreadable, UnsafeSource
+from gcl.readers.printable import printable
 from gcl.readers.sparse_parts import csr_from_parts
 
 MAX_FILE_BYTES = 1 << 30
@@ -88,7 +89,7 @@ class _Machine:
                 action(self, argument)
             return self.stack.pop()
         except (ValueError, TypeError, IndexError, KeyError, AttributeError, RecursionError) as error:
-            raise SourceUnreadable(f"{self.what}: not a readable pickle: {str(error)[:200]}") from error
+            raise SourceUnreadable(f"{self.what}: not a readable pickle: {printable(error)}") from error
 
     def push(self, value: Any) -> None:
         self.stack.append(value)

@@ -16,7 +16,7 @@ import time
 import warnings
 from pathlib import Path
 
-from tests.fuzz.mutation import INPUT_SECONDS, MAX_BYTES, inputs, run_one
+from tests.fuzz.mutation import INPUT_SECONDS, MAX_BYTES, inputs
 from tests.fuzz.targets import TARGETS, seeds
 
 MEMORY_BYTES = 1 << 30
@@ -53,7 +53,7 @@ def _fuzz(name: str, seconds: float, seed: int, findings: Path) -> bool:
     """Whether a target took everything; the input it did not take is kept."""
     target, count, outcomes = TARGETS[name], 0, set()
     for data in seeds(name):  # imports what the target needs before memory is limited
-        run_one(target, data)
+        target(data)
     _limit_memory()
     # A loop in C code never returns to Python's signal handler: then the process ends with a traceback.
     faulthandler.dump_traceback_later(seconds + 20 * INPUT_SECONDS, exit=True)

@@ -6,14 +6,12 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from flows.exit_codes import describe, exit_code
 from tasks.dask_pool import ALLOWED_WORKER_DEATHS, SchedulerLost, WorkerLost, dask_map
-from tests.faults.injection import one_page
 from tests.tiny_runs import run_direct, tiny
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
@@ -97,15 +95,12 @@ def test_a_block_beyond_its_memory_limit_is_named_and_the_machine_survives() -> 
     assert "out of memory" in str(caught.value)
 
 
-def test_rerun_after_a_lost_scheduler_computes_that_stage_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("quick")
+def test_rerun_after_a_lost_scheduler_computes_that_stage_alone(tmp_path: Path) -> None:
     """The stage fails as a whole and publishes nothing; where Dask is not to be had, the same bytes come."""
     lost = tiny("smooth.backend=dask", "smooth.dask_address=tcp://127.0.0.1:9", "smooth.block_columns=3")
     import tasks.dask_pool
 
-    monkeypatch.setattr("tasks.stage.check_table", lambda *_, **__: SimpleNamespace(passed=1))
-    monkeypatch.setattr("data_contracts.docs.write_data_docs", one_page)
     connect = functools.partial(tasks.dask_pool.dask_map, connect_seconds=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tasks.dask_pool, "dask_map", connect)

@@ -12,7 +12,6 @@ from gcl.config import result_fields
 from gcl.errors import CheckpointMismatch, TrainingInterrupted
 from gcl.trainer import train
 from gcl.trainer_config import TrainConfig
-from tests.faults.injection import one_page
 from tests.tiny_runs import run_direct, tiny
 from tests.unit.gcl.test_method_battery import SETTINGS as METHOD_SETTINGS
 from tests.unit.gcl.test_method_battery import make_data, make_method
@@ -77,16 +76,12 @@ def test_a_checkpoint_of_another_format_is_passed_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick")
 def test_the_train_stage_refuses_the_checkpoints_of_another_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Moved by hand to where another run looks for its own."""
-    from types import SimpleNamespace
-
     import gcl.trainer
-
-    monkeypatch.setattr("tasks.stage.check_table", lambda *_, **__: SimpleNamespace(passed=1))
-    monkeypatch.setattr("data_contracts.docs.write_data_docs", one_page)
 
     def interrupted(*arguments, **options):  # type: ignore[no-untyped-def]
         asked = iter(range(100))

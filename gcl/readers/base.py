@@ -199,7 +199,7 @@ def split_of_masks(name: str, train_N: np.ndarray, validation_N: np.ndarray, tes
 
 def class_range(y_N: np.ndarray, *, what: str, num_classes: int | None = None) -> tuple[str, ...]:
     """Class names "0".."K-1" for integer labels; a label below zero or beyond `num_classes` is refused."""
-    largest = int(y_N.max(initial=-1))
+    largest = int(y_N.max()) if len(y_N) else -1  # an `initial` of -1 does not fit unsigned labels
     limit = max(largest + 1, 1) if num_classes is None else num_classes
     # A class id far beyond the number of nodes is not a class id, and would name as many classes.
     limit = min(limit, len(y_N)) if num_classes is None else limit

@@ -38,7 +38,7 @@ CONFIG: dict[str, Any] = {
 }
 TARGETS = ("flow", "worker", "server", "worker and flow", "dask worker")
 STUCK_SECONDS = 120.0
-_LONGEST_WAIT = 22.0
+_LONGEST_WAIT = 15.0  # about as long as a run takes once its process is there
 _ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
@@ -60,10 +60,15 @@ class Round:
 def play(folder: Path, number: int, generator: random.Random) -> Round:
     """One round; what goes wrong is its `problem`."""
     home, began = Home(folder / ".gclflow"), time.monotonic()
-    target, after = generator.choice(TARGETS), generator.uniform(1.0, _LONGEST_WAIT)
+    target, after = generator.choice(TARGETS), generator.uniform(0.0, _LONGEST_WAIT)
     expected = _undisturbed(number)
     disturbed = _start(home, number)
-    time.sleep(after)
+    if target in ("server", "worker"):  # also before the run has begun
+        time.sleep(generator.uniform(0.0, 8.0))
+    else:
+        is_there = _dask_workers if target == "dask worker" else bool
+        wait(lambda: is_there(_flow_process(home)), f"a {target} to kill", seconds=120)
+    time.sleep(after / 5 if target == "dask worker" else after)  # Dask's work is short
     played = Round(number, target, round(after, 1), was_there=_kill(home, target))
     gclflow(folder, "up")
     try:

@@ -32,6 +32,7 @@ def options(
     """Options of every command."""
     if debug:
         logging.basicConfig(level=logging.DEBUG, format="%(levelname)s %(name)s: %(message)s")
+        logging.getLogger("websockets").setLevel(logging.INFO)  # it logs what it sends: the server's login
     else:  # what matters is printed or raised; Prefect's server has the full log
         logging.getLogger().addHandler(logging.NullHandler())
 

@@ -238,8 +238,17 @@ def _read_toml(file: Path) -> dict[str, Any]:
 
 
 def _depth(value: Any) -> int:
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return 1 + max((_depth(item) for item in items), default=0)
+    """Levels of a document, counted without recursion: dotted keys nest as deep as the file is long."""
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        level = [
+            inner
+            for item in level
+            if isinstance(item, dict | list)
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+    return depth
 
 
 def _merge(base: dict[str, Any], changes: Mapping[str, Any]) -> None:

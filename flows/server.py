@@ -2,6 +2,7 @@
 
 import ctypes
 import fcntl
+import http.client
 import os
 import shutil
 import signal
@@ -10,13 +11,13 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from flows.home import Home
+from flows.server_safety import without_userinfo
 
 _START_SECONDS = 120.0
 _POLL_SECONDS = 0.1
@@ -45,7 +46,8 @@ def prefect_server(home: Path) -> Iterator[str]:
         url = os.environ.get("PREFECT_API_URL")
         if url and not answers(url):
             raise ServerNotStarted(
-                f"PREFECT_API_URL names {url}, which does not answer; unset it for a private server"
+                f"PREFECT_API_URL names {without_userinfo(url)}, which does not answer; "
+                "unset it for a private server"
             )
         if not url and (standing := client_environment(Home())):
             url = stack.enter_context(_exported(standing))["PREFECT_API_URL"]
@@ -166,10 +168,11 @@ def wait_until_up(url: str, process: "subprocess.Popen[bytes]", log: Path) -> No
 
 def answers(url: str) -> bool:
     """Whether a Prefect server is there; needs no secret."""
+    health = f"{without_userinfo(url).rstrip('/')}/health"
     try:
-        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=5) as response:  # noqa: S310
+        with urllib.request.urlopen(health, timeout=5) as response:  # noqa: S310
             return bool(response.status == 200)
-    except (urllib.error.URLError, ValueError, OSError):
+    except (http.client.HTTPException, ValueError, OSError):
         return False
 
 

@@ -1,5 +1,6 @@
 """A study's results as Markdown: for ``table.md``, the UI, and the results page."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 
 from flows.study_config import AxisValue
@@ -111,9 +112,15 @@ def _control_cell(name: str, scale: float, shown: Callable[[float], str]) -> Cal
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Lines of a table; bars in cells are escaped."""
-    lines = [header, ["---"] * len(header), *rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+    """Lines of a table; what markdown or HTML would make of a cell's text is escaped."""
+    lines = [header, ["---"] * len(header), *([plain_text(cell) for cell in row] for row in rows)]
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def plain_text(text: str) -> str:
+    """Text that stays text in markdown: no elements, no links, no end of a table's cell."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\\[\]|])", r"\\\1", " ".join(escaped.split("\n")))
 
 
 def _formatter(figure: str) -> Callable[[float], str]:
@@ -184,7 +191,7 @@ def _note_lines(record: StudyRecord, level: int) -> list[str]:
     return [
         f"{'#' * level} Notes of the runs",
         "",
-        *(f"- {note} ({_few(sorted(places))})" for note, places in notes.items()),
+        *(f"- {plain_text(note)} ({_few(sorted(places))})" for note, places in notes.items()),
         "",
     ]
 

@@ -93,7 +93,10 @@ class Manifest(BaseModel):
         Raises:
             ValueError: it is not JSON, its checksum is wrong, or a field is missing.
         """
-        document = json.loads(data)
+        try:
+            document = json.loads(data)
+        except RecursionError as error:
+            raise ValueError("manifest is nested too deeply") from error
         if not isinstance(document, dict) or set(document) != {"manifest", "checksum"}:
             raise ValueError("manifest has not the expected form")
         if data != canonical_json(document) + b"\n":

@@ -10,7 +10,7 @@ from gcl.errors import InvalidGraph
 from tasks.artifact import Manifest
 from tasks.events import contract_violated
 from tasks.locks import FlockLockManager
-from tasks.prefect_cache import KeyPolicy, Lookup, VerifyingSerializer, current_lookup
+from tasks.prefect_cache import KeyPolicy, Lookup, VerifyingSerializer, current_lookup, drop_foreign_record
 from tasks.prefect_progress import ProgressArtifact, ProgressLog
 from tasks.progress import listening
 from tasks.stage import Stage, StageRequest
@@ -48,6 +48,7 @@ def call_stage(stage: Stage, request: StageRequest, store: Store, *, reason: str
             return stage.execute(request, store)
 
     get_run_logger().info("%s: %s", stage.name, reason)
+    drop_foreign_record(store.record_path(stage.name, request.key))
     token = current_lookup.set(Lookup(store, stage.name, request.key))
     try:
         return execute(request), bool(entered)

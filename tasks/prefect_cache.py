@@ -6,8 +6,10 @@ bit or a junk record into a miss of just that stage.
 """
 
 import json
+import logging
 from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from prefect.cache_policies import CachePolicy
@@ -16,6 +18,8 @@ from prefect.serializers import Serializer
 
 from tasks.artifact import Manifest
 from tasks.store import Store
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Lookup:
     key: str
 
 
+_TYPE = "gclflow-artifacts"
 current_lookup: ContextVar[Lookup] = ContextVar("current_lookup")
 
 
@@ -51,7 +56,7 @@ class KeyPolicy(CachePolicy):
 class VerifyingSerializer(Serializer):  # a subscript breaks its registry
     """Writes which stage folder a result is; reading it back verifies that folder in the current store."""
 
-    type: str = "gclflow-artifacts"
+    type: str = _TYPE
 
     def dumps(self, obj: Manifest) -> bytes:
         """The stage and key of a manifest, as JSON."""
@@ -70,3 +75,34 @@ class VerifyingSerializer(Serializer):  # a subscript breaks its registry
         if manifest is None:
             raise LookupError(f"no intact artifact of stage {lookup.stage} under key {lookup.key}")
         return manifest
+
+
+def drop_foreign_record(path: Path) -> None:
+    """Remove a record that was not written here, before Prefect looks at it.
+
+    Prefect reads a record with the serializer that the record itself names, and some of them execute what
+    they read. Without a record the store still knows its artifacts; nothing is lost.
+
+    Args:
+        path: where the record lies, or would lie.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return
+    except OSError:
+        content = b""
+    if not _is_ours(content):
+        logger.warning("the record %s is not ours and was removed", path.name)
+        path.unlink(missing_ok=True)
+
+
+def _is_ours(content: bytes) -> bool:
+    """Whether a record has our serializer and no field beyond what Prefect writes today, each once."""
+    try:
+        document = json.loads(content)
+        has_fields = set(document) == {"metadata", "result"}
+        is_canonical = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode() == content
+        return has_fields and is_canonical and document["metadata"]["serializer"] == {"type": _TYPE}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from data_contracts.errors import one_line
 from tasks.artifact import FORMAT, MANIFEST, Artifact, FileEntry, Manifest, files_below, hash_file
 from tasks.errors import ArtifactCorrupted, StoreFull, StoreUnusable, UnknownArtifact
 
@@ -195,7 +196,7 @@ class Store:
     def quarantine(self, folder: Path, reason: str) -> Path:
         """Move a folder out of the way, keep it for inspection, and write down why."""
         target = self.root / ".quarantine" / f"{folder.parent.name}-{folder.name[:40]}-{uuid.uuid4().hex[:8]}"
-        logger.warning("quarantined %s: %s", folder.relative_to(self.root), reason)
+        logger.warning("quarantined %s: %s", folder.relative_to(self.root), one_line(reason))
         try:
             folder.rename(target)
         except FileNotFoundError:  # another process was faster
@@ -278,6 +279,8 @@ class Store:
         """Refuse a folder of another user, and one that holds something else than a store."""
         if self.root.stat().st_uid != os.geteuid():
             raise StoreUnusable(f"store {self.root} belongs to another user; it must not be shared")
+        if self.root.stat().st_mode & 0o022:
+            raise StoreUnusable(f"store {self.root} can be written by other users; chmod go-w {self.root}")
         if not (self.root / MARKER).exists():
             others = sorted(path.name for path in self.root.iterdir() if not path.name.startswith("."))
             # Another process may have made the marker meanwhile, and published at once.

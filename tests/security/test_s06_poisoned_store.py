@@ -17,10 +17,6 @@ from tasks.prefect_cache import Lookup, VerifyingSerializer, current_lookup
 from tasks.store import Store
 from tests.tiny_runs import key_of, publish
 
-EXECUTES = "Prefect reads a record with the serializer that the record names"
-RECURSES = "a manifest of many levels ends in RecursionError, which no reader of manifests expects"
-OPEN_TO_ALL = "a store that others can write is used without a word"
-
 
 class Evil:
     """Pickles to a call that leaves a marker."""
@@ -113,7 +109,6 @@ def test_record_of_ours_is_read_and_a_result_in_it_is_not_believed(looking: Look
     assert prefect_reads(looking) is None
 
 
-@pytest.mark.xfail(strict=True, reason=EXECUTES)
 @pytest.mark.parametrize("kind", ["plain", "pickle", "compressed", "json", "old_form", "twice"])
 def test_foreign_record_is_gone_before_prefect_reads_it(kind: str, looking: Lookup, tmp_path: Path) -> None:
     from tasks.prefect_cache import drop_foreign_record
@@ -127,7 +122,6 @@ def test_foreign_record_is_gone_before_prefect_reads_it(kind: str, looking: Look
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason=EXECUTES)
 def test_run_executes_no_foreign_record(store_copy: Path, tmp_path: Path, prefect_api: str) -> None:
     """End to end, with a poisoned record for every stage."""
     from flows.running import run_pipeline
@@ -177,7 +171,6 @@ def test_manifest_cannot_name_files_outside_its_folder(name: str, looking: Looku
         store.verify(stage, key)
 
 
-@pytest.mark.xfail(raises=RecursionError, strict=True, reason=RECURSES)
 def test_manifest_of_many_levels_is_a_damaged_manifest() -> None:
     with pytest.raises(ValueError, match="manifest"):
         Manifest.load(b"[" * 100_000)
@@ -208,7 +201,6 @@ def test_store_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
         Store(tmp_path / "store")
 
 
-@pytest.mark.xfail(strict=True, reason=OPEN_TO_ALL)
 @pytest.mark.parametrize("mode", [0o777, 0o770, 0o702, 0o720])
 def test_store_that_others_can_write_is_refused(mode: int, tmp_path: Path) -> None:
     Store(tmp_path / "store")

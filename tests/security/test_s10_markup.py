@@ -240,7 +240,6 @@ def test_comparison_markdown_is_text() -> None:
         assert Page(plain).elements == Counter()
 
 
-@pytest.mark.xfail(strict=True, reason="reasons of failed cells and notes of runs are not escaped")
 @pytest.mark.parametrize("text", HOSTILE[:5])
 def test_tables_of_studies_are_text(text: str) -> None:
     from flows.study_tables import markdown_table

@@ -88,7 +88,6 @@ def test_wrong_override_is_told_in_printable_lines() -> None:
     assert all(line.isprintable() for line in describe(caught.value).split("\n"))
 
 
-@pytest.mark.xfail(strict=True, reason="the store logs the reason of a quarantine as it is")
 def test_log_of_the_store_has_one_line_a_record(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Names of files that somebody put into a stage folder are the one text there that is not ours."""
     store = Store(tmp_path / "store")

@@ -62,7 +62,6 @@ def test_no_output_of_a_run_holds_a_secret(tmp_path: Path, prefect_api: str) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="a library logs what it sends, the login of the server too")
 def test_log_of_everything_holds_no_secret(tmp_path: Path, prefect_api: str) -> None:
     settings = [f"--set={text}" for text in TINY]
     done = gclflow(
@@ -88,7 +87,6 @@ def test_no_record_of_a_failed_run_holds_a_secret(tmp_path: Path, prefect_api: s
     assert CANARY.encode() not in done.stdout + done.stderr
 
 
-@pytest.mark.xfail(strict=True, reason="the address of a configured server is repeated as it is")
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "127.0.0.1:port", "[::1"])
 def test_server_that_does_not_answer_is_named_without_its_userinfo(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -132,6 +132,7 @@ def test_wrong_usage_ends_with_2_and_says_what_is_accepted(
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)  # of the session's server
     assert end_of_main(monkeypatch, *arguments) == code
     errors = capfd.readouterr().err
     assert told in errors

@@ -66,8 +66,7 @@ def play(folder: Path, number: int, generator: random.Random) -> Round:
     if target in ("server", "worker"):  # also before the run has begun
         time.sleep(generator.uniform(0.0, 8.0))
     else:
-        is_there = _dask_workers if target == "dask worker" else bool
-        wait(lambda: is_there(_flow_process(home)), f"a {target} to kill", seconds=120)
+        _wait_for_victim(home, target, disturbed)
     time.sleep(after / 5 if target == "dask worker" else after)  # Dask's work is short
     played = Round(number, target, round(after, 1), was_there=_kill(home, target))
     gclflow(folder, "up")
@@ -134,6 +133,16 @@ def _kill(home: Home, target: str) -> bool:
     return bool(found)
 
 
+def _wait_for_victim(home: Home, target: str, run: Any) -> None:
+    """Wait until there is something to kill, or the run has ended without."""
+    is_there: Callable[[psutil.Process | None], object] = _dask_workers if target == "dask worker" else bool
+    wait(
+        lambda: is_there(_flow_process(home)) or _state(home, run) in _ENDED,
+        f"a {target} to kill",
+        seconds=300,
+    )
+
+
 def _flow_process(home: Home) -> psutil.Process | None:
     process = worker(home).process
     runs = process.children() if process else []
@@ -152,8 +161,13 @@ def _start(home: Home, seed: int) -> Any:
     """Start the nightly deployment; returns the id of its run."""
     with connect(client_environment(home)) as client:
         nightly = client.read_deployment_by_name("pipeline/nightly")
-        parameters = {**nightly.parameters, "config": {**CONFIG, "seed": seed}, "series": None}
+        parameters = {**nightly.parameters, "config": _config(seed), "series": None}
         return client.create_flow_run_from_deployment(nightly.id, parameters=parameters).id
+
+
+def _config(seed: int) -> dict[str, Any]:
+    """A graph of its own for every round, so that nothing is cached from the last one."""
+    return {**CONFIG, "dataset": {**CONFIG["dataset"], "seed": seed}, "seed": seed}
 
 
 def _state(home: Home, run: Any) -> str:
@@ -179,7 +193,7 @@ def _undisturbed(seed: int) -> dict[str, str]:
     from tests.tiny_runs import run_direct
 
     with tempfile.TemporaryDirectory() as folder:
-        run = run_direct(validate_config({**CONFIG, "seed": seed}), Path(folder) / "store")
+        run = run_direct(validate_config(_config(seed)), Path(folder) / "store")
         return run.digests
 
 

@@ -67,7 +67,7 @@ def drive(step: int, folder: Path) -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "step",
-    [pytest.param(5, id="every-5th-write"), pytest.param(1, marks=pytest.mark.nightly, id="every-write")],
+    [pytest.param(9, id="every-9th-write"), pytest.param(1, marks=pytest.mark.nightly, id="every-write")],
 )
 def test_checks_survive_sigkill_at_writes(tmp_path: Path, step: int) -> None:
     assert int(program(__file__, step, tmp_path, seconds=850).split()[-1]) >= 20

@@ -101,8 +101,10 @@ def drive(stage: str, num_rounds: int, folder: Path) -> None:
 @pytest.mark.fault
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("stage", BEFORE)
-@pytest.mark.parametrize("num_rounds", [2, pytest.param(20, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize(
+    ("stage", "num_rounds"),
+    [("ingest", 2), ("train", 2), *(pytest.param(stage, 20, marks=pytest.mark.nightly) for stage in BEFORE)],
+)
 def test_stage_survives_eight_starts_at_once(tmp_path: Path, stage: str, num_rounds: int) -> None:
     num_killed = int(program(__file__, stage, num_rounds, tmp_path, seconds=1700))
     assert num_killed >= num_rounds // 4

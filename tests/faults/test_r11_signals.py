@@ -54,11 +54,8 @@ def wait_for(process: "subprocess.Popen[str]", folder: Path, pattern: str) -> No
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize(
-    "number",
-    [pytest.param(signal.SIGTERM, marks=pytest.mark.nightly), signal.SIGINT],
-    ids=["SIGTERM", "SIGINT"],
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_training_survives_a_signal_at_a_random_time(  # SIGTERM to a whole run: test_store_faults.py
     number: signal.Signals, tmp_path: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""Whole runs stopped by signals, and stores on disks that fill up; what is there afterwards, and a rerun."""
+"""R1, R4, R11: whole runs stopped by signals, and stores on disks that fill up; what is there afterwards, and a rerun."""
 
 import json
 import os
@@ -125,6 +125,7 @@ def test_run_stopped_in_training_leaves_no_process_and_resumes(
     check_rerun(tmp_path, undisturbed)
 
 
+@pytest.mark.nightly
 def test_run_killed_in_training_leaves_no_process_and_resumes(
     training: "tuple[subprocess.Popen[bytes], list[psutil.Process]]",
     tmp_path: Path,
@@ -146,6 +147,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["ingest", "train", "evaluate"])
 def test_stages_finished_before_a_kill_are_not_computed_again(
     name: str, tmp_path: Path, finished: dict[str, str]

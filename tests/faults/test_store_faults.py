@@ -1,4 +1,4 @@
-"""R1, R4, R11: whole runs stopped by signals, and stores on disks that fill up; what is there afterwards, and a rerun."""
+"""R1, R4, R11: whole runs stopped by signals, and stores on disks that fill up; what is there afterwards."""
 
 import json
 import os

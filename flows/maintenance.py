@@ -9,6 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 
+from flows.orphan import ends_with_worker
 from tasks.maintenance import Collected, collect_garbage, open_store, verify_store
 from tasks.runs import KEPT_RUNS, Runs
 
@@ -45,6 +46,7 @@ class MaintenanceRecord(BaseModel):
 
 
 @flow(name="maintenance", flow_run_name="maintenance-of-{store}", persist_result=False)
+@ends_with_worker()
 def maintenance(
     store: str = ".store",
     keep_days: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30,

@@ -6,6 +6,7 @@ from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 
 from flows.config import ConfigurationError, PipelineConfig, StageName
+from flows.orphan import ends_with_worker
 from flows.outputs import export_run, run_record
 from flows.record import RunRecord
 from flows.series import conclude
@@ -23,6 +24,7 @@ def _run_name() -> str:
 
 
 @flow(name="pipeline", flow_run_name=_run_name, persist_result=False)
+@ends_with_worker()
 def pipeline(
     config: PipelineConfig = PipelineConfig(),  # noqa: B008  frozen
     store: str = ".store",

@@ -18,6 +18,7 @@ from prefect.runtime import flow_run
 
 from flows.config import PipelineConfig
 from flows.exit_codes import describe
+from flows.orphan import ends_with_worker
 from flows.outputs import replace_file
 from flows.pipeline import pipeline
 from flows.record import machine, versions
@@ -56,6 +57,7 @@ def _run_name() -> str:
 
 
 @flow(name="study", flow_run_name=_run_name, persist_result=False)
+@ends_with_worker()
 def study(
     name: str,
     data: str | None = None,

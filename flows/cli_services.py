@@ -30,17 +30,16 @@ def up(
         int | None, typer.Option(min=1024, max=65535, help="Port of the server; 4200, or a free one.")
     ] = None,
     auth: Annotated[
-        bool,
-        typer.Option("--auth/--no-auth", help="Ask for a login; anyone on this machine could use it else."),
-    ] = True,
+        bool | None, typer.Option("--auth/--no-auth", help="Ask for a login; kept as it was, at first yes.")
+    ] = None,
     deployments: Annotated[
-        Path | None, typer.Option(help="A prefect.yaml; that of this folder, or the one of gclflow.")
+        Path | None, typer.Option(help="A prefect.yaml; the last one, or this folder's, or gclflow's.")
     ] = None,
 ) -> None:
     """Start the Prefect server, its UI, the deployments and a worker, all on this machine alone.
 
-    Again, it starts what has died and brings the deployments up to date; schedules that you have switched on
-    stay on. Runs of `gclflow run` from this folder then show in the same UI.
+    Again, it starts what has died and brings the deployments up to date; what you chose the last time, and
+    schedules that you have switched on, stay. Runs of `gclflow run` from this folder then show in its UI.
 
     **Examples**
 

@@ -1,27 +1,24 @@
-"""What a standing server holds: work pool, deployments of prefect.yaml, the automation for dead runs."""
+"""What a standing server holds of ours: the work pool, and the deployments of a prefect.yaml."""
 
 import hashlib
-import os
+import importlib.metadata
+import json
 import subprocess
 import sys
 from collections.abc import Mapping
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.config import ConfigurationError
 from flows.form import arranged
+from flows.home import Home
 from flows.server import ServerNotStarted
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.responses import DeploymentResponse
-    from prefect.events import AutomationCore
 
 WORK_POOL = "gclflow"
-DEAD_RUNS = "gclflow: mark dead runs as crashed"
-HEARTBEAT_SECONDS = 30  # the shortest that Prefect allows
-_SILENT_SECONDS = 90.0
 _DEPLOY_SECONDS = 180.0
 
 
@@ -38,12 +35,18 @@ def deployments_file(given: Path | None = None) -> Path:
     raise ConfigurationError(f"{given or 'prefect.yaml'}: there is no such file of deployments")
 
 
-def fingerprint(file: Path) -> str:
-    """What tells whether the deployments must be made again: the file, where it is run, our version."""
-    from flows.record import versions
+def fingerprint(file: Path, folder: Path) -> str:
+    """What tells whether deployments must be made again: the file, where it runs, versions, our settings.
 
-    known = f"{versions()['gclflow']} {versions()['prefect']} {Path.cwd()}"
-    return hashlib.sha256(file.read_bytes() + known.encode()).hexdigest()
+    Args:
+        file: the prefect.yaml.
+        folder: that relative paths in it start from.
+    """
+    from flows.config import PipelineConfig
+
+    known = [importlib.metadata.version(name) for name in ("gclflow", "prefect")]
+    known += [str(folder), json.dumps(PipelineConfig.model_json_schema(), sort_keys=True)]
+    return hashlib.sha256(file.read_bytes() + "\n".join(known).encode()).hexdigest()
 
 
 def connect(environment: Mapping[str, str]) -> "SyncPrefectClient":
@@ -73,31 +76,92 @@ def make_work_pool(client: "SyncPrefectClient") -> None:
         return
 
 
-def make_deployments(client: "SyncPrefectClient", file: Path, environment: Mapping[str, str]) -> None:
+def make_deployments(
+    client: "SyncPrefectClient", home: Home, file: Path, folder: Path, environment: Mapping[str, str]
+) -> tuple[str, ...]:
     """Deploy everything in a prefect.yaml; schedules that somebody switched on or off stay as they are.
+
+    Args:
+        client: of the server.
+        home: where the switches are kept until they are set again, so that a failure does not lose them.
+        file: the prefect.yaml.
+        folder: that relative paths in it start from.
+        environment: of the command that deploys.
+
+    Returns:
+        Names of what is deployed now, as ``flow/deployment``.
 
     Raises:
         ServerNotStarted: Prefect refused; with its words.
     """
-    switched = _switches(client)
+    switched = _switches(client) | home.read("switches")
+    home.write("switches", switched)
+    before = {deployment.id: deployment.updated for deployment in client.read_deployments()}
+    try:
+        _deploy(file, folder, environment)
+    finally:
+        names = _names(client)
+        for deployment in client.read_deployments():
+            _set_switches(client, deployment, names[deployment.id], switched)
+    home.forget("switches")
+    made = []
+    for deployment in client.read_deployments():
+        if before.get(deployment.id) == deployment.updated:  # not touched: the file has it no longer
+            continue
+        made.append(names[deployment.id])
+        _arrange_form(client, deployment)
+    return tuple(sorted(made))
+
+
+def remove_deployments(client: "SyncPrefectClient", names: set[str]) -> None:
+    """Delete deployments that were made from an earlier file, schedules and all."""
+    for identity, name in _names(client).items():
+        if name in names:
+            client.delete_deployment(identity)
+
+
+def _deploy(file: Path, folder: Path, environment: Mapping[str, str]) -> None:
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
-    done = subprocess.run(  # noqa: S603  our own interpreter
-        command,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=_DEPLOY_SECONDS,
-        check=False,
-    )
+    try:
+        done = subprocess.run(  # noqa: S603  our own interpreter
+            command,
+            cwd=folder,
+            env=dict(environment),
+            capture_output=True,
+            text=True,
+            timeout=_DEPLOY_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ServerNotStarted(f"the deployments of {file} took more than {_DEPLOY_SECONDS:.0f} s") from None
     if done.returncode != 0:
         tail = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
         raise ServerNotStarted(f"the deployments of {file} were refused:\n{tail}")
-    for deployment in client.read_deployments():
-        _arrange_form(client, deployment)
-        for schedule in deployment.schedules:
-            known = switched.get((deployment.name, schedule.slug))
-            if known is not None and known != schedule.active:
-                client.update_deployment_schedule(deployment.id, schedule.id, active=known)
+
+
+def _names(client: "SyncPrefectClient") -> dict[Any, str]:
+    """``flow/deployment`` by id: two flows may have deployments of one name."""
+    flows = {found.id: found.name for found in client.read_flows()}
+    return {found.id: f"{flows[found.flow_id]}/{found.name}" for found in client.read_deployments()}
+
+
+def _switches(client: "SyncPrefectClient") -> dict[str, bool]:
+    names = _names(client)
+    return {
+        f"{names[deployment.id]} {schedule.slug}": schedule.active
+        for deployment in client.read_deployments()
+        for schedule in deployment.schedules
+        if schedule.slug
+    }
+
+
+def _set_switches(
+    client: "SyncPrefectClient", deployment: "DeploymentResponse", name: str, switched: Mapping[str, bool]
+) -> None:
+    for schedule in deployment.schedules:
+        known = switched.get(f"{name} {schedule.slug}")
+        if known is not None and known != schedule.active:
+            client.update_deployment_schedule(deployment.id, schedule.id, active=known)
 
 
 def _arrange_form(client: "SyncPrefectClient", deployment: "DeploymentResponse") -> None:
@@ -105,59 +169,3 @@ def _arrange_form(client: "SyncPrefectClient", deployment: "DeploymentResponse")
 
     form = arranged(deployment.parameter_openapi_schema or {}, deployment.parameters or {})
     client.update_deployment(deployment.id, DeploymentUpdate(parameter_openapi_schema=form))
-
-
-def _switches(client: "SyncPrefectClient") -> dict[tuple[str, str | None], bool]:
-    return {
-        (deployment.name, schedule.slug): schedule.active
-        for deployment in client.read_deployments()
-        for schedule in deployment.schedules
-    }
-
-
-def make_dead_run_automation(client: "SyncPrefectClient") -> None:
-    """Install, or bring up to date, what marks a run as crashed when its process has fallen silent."""
-    wanted = dead_run_automation()
-    known = client.read_automations_by_name(DEAD_RUNS)
-    for extra in known[1:]:
-        client.delete_automation(extra.id)
-    if known:
-        client.update_automation(known[0].id, wanted)
-    else:
-        client.create_automation(wanted)
-
-
-def dead_run_automation(silent_seconds: float = _SILENT_SECONDS) -> "AutomationCore":
-    """A run that has started or sent a heartbeat, and then neither ends nor sends another, is dead.
-
-    A process killed together with its worker, or a machine that went down, cannot report its own end; such a
-    run would stay Running for ever and hold its deployment's slot.
-
-    Args:
-        silent_seconds: how long a run may say nothing; three heartbeats.
-    """
-    from prefect.client.schemas.objects import StateType
-    from prefect.events import AutomationCore
-    from prefect.events.actions import ChangeFlowRunState
-    from prefect.events.schemas.automations import EventTrigger, Posture
-
-    ends = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed", "Paused")}
-    signs: dict[str, Any] = {
-        "after": {"prefect.flow-run.Running", "prefect.flow-run.heartbeat"},
-        "expect": {"prefect.flow-run.heartbeat", *ends},
-    }
-    trigger = EventTrigger(
-        match={"prefect.resource.id": ["prefect.flow-run.*"]},
-        for_each={"prefect.resource.id"},
-        posture=Posture.Proactive,
-        threshold=1,
-        within=timedelta(seconds=silent_seconds),
-        **signs,
-    )
-    message = f"no heartbeat for {silent_seconds:.0f} s: the process of this run is dead"
-    return AutomationCore(
-        name=DEAD_RUNS,
-        description="Frees the slot of runs whose process died without a word. Installed by `gclflow up`.",
-        trigger=trigger,
-        actions=[ChangeFlowRunState(state=StateType.CRASHED, message=message)],
-    )

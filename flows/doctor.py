@@ -154,23 +154,16 @@ def _secret(home: Home) -> Iterator[Finding]:
 def _server(home: Home) -> Iterator[Finding]:
     from flows.server import answers, client_environment
 
+    environment = client_environment(home)
     configured = os.environ.get("PREFECT_API_URL")
-    if configured:
+    if configured and configured != environment.get("PREFECT_API_URL"):
         state: Literal["ok", "fail"] = "ok" if answers(configured) else "fail"
         detail = f"PREFECT_API_URL names {without_userinfo(configured)}"
-        yield Finding(
-            "server", state, detail, "" if state == "ok" else "it does not answer: unset or start it"
-        )
+        advice = "" if state == "ok" else "it does not answer: start it, or unset the variable"
+        yield Finding("server", state, detail, advice)
         return
-    environment = client_environment(home)
     if not environment:
-        has_been_up = bool(home.read("server"))
-        yield Finding(
-            "server",
-            "fail" if has_been_up else "ok",
-            "was up, and does not answer" if has_been_up else "none stands; gclflow run starts its own",
-            "gclflow up starts it again" if has_been_up else "",
-        )
+        yield from _no_server(home)
         return
     url = environment["PREFECT_API_URL"].removesuffix("/api")
     if home.auth:
@@ -178,6 +171,19 @@ def _server(home: Home) -> Iterator[Finding]:
     else:
         yield Finding("server", "warn", f"{url} asks for no login", "gclflow up --auth")
     yield from _inside(home, environment)
+
+
+def _no_server(home: Home) -> Iterator[Finding]:
+    from flows.server import answers
+
+    known = home.read("server")
+    if not known:
+        yield Finding("server", "ok", "none stands; gclflow run starts its own")
+        return
+    detail = "was up, and is dead"
+    if answers(f"http://127.0.0.1:{known.get('port')}/api"):
+        detail += f"; something else answers on its port {known.get('port')}"
+    yield Finding("server", "fail", detail, "gclflow up starts it again")
 
 
 def _exposure() -> Iterator[Finding]:
@@ -190,26 +196,34 @@ def _exposure() -> Iterator[Finding]:
 
 
 def _inside(home: Home, environment: dict[str, str]) -> Iterator[Finding]:
-    """What the server knows: its worker, deployments, automation."""
-    from flows.deploy import DEAD_RUNS, WORK_POOL, connect
+    """What the server knows: its worker, deployments, automations."""
+    from flows.dead_runs import SILENCES
+    from flows.deploy import WORK_POOL, connect
     from flows.up import worker
 
+    again = "gclflow up puts it right"
     process = worker(home).process
-    again = "gclflow up starts it again"
-    yield (
-        Finding("worker", "ok", f"process {process.pid}")
-        if process
-        else Finding("worker", "fail", "dead", again)
-    )
     with connect(environment) as client:
-        if client.read_work_pool(WORK_POOL).is_paused:
+        pools = [pool for pool in client.read_work_pools() if pool.name == WORK_POOL]
+        online = [
+            found.name for pool in pools for found in client.read_workers_for_work_pool(pool.name)
+            if str(getattr(found.status, "value", found.status)) == "ONLINE"
+        ]  # fmt: skip
+        if process and online:
+            yield Finding("worker", "ok", f"process {process.pid}, heard by the server")
+        else:
+            yield Finding("worker", "fail", "not heard by the server" if process else "dead", again)
+        if any(pool.is_paused for pool in pools):
             yield Finding("work pool", "warn", f"{WORK_POOL} is paused", "nothing starts until it is resumed")
         deployments = client.read_deployments()
         active = [d.name for d in deployments if any(schedule.active for schedule in d.schedules)]
         detail = f"{len(deployments)}; on schedule: {', '.join(active) or 'none'}"
         yield Finding("deployments", "ok" if deployments else "fail", detail, "" if deployments else again)
-        is_watched = any(found.enabled for found in client.read_automations_by_name(DEAD_RUNS))
-        if is_watched:
-            yield Finding("dead runs", "ok", "are marked as crashed")
+        watched = [
+            found.enabled for silence in SILENCES for found in client.read_automations_by_name(silence.name)
+        ]
+        if watched.count(True) == len(SILENCES):
+            yield Finding("dead runs", "ok", "are closed")
         else:
-            yield Finding("dead runs", "warn", "stay Running: the automation is off or gone", "switch it on")
+            advice = "switch their automations on" if len(watched) == len(SILENCES) else again
+            yield Finding("dead runs", "warn", "stay open", advice)

@@ -61,10 +61,13 @@ class Home:
     def write(self, name: str, content: dict[str, Any]) -> None:
         """Keep a small document; it appears whole or not at all, for its owner alone."""
         temporary = self.folder / f".{name}.{os.getpid()}"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(json.dumps(content, indent=1) + "\n")
-        temporary.replace(self.folder / f"{name}.json")
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(json.dumps(content, indent=1) + "\n")
+            temporary.replace(self.folder / f"{name}.json")
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def forget(self, name: str) -> None:
         """Remove a document."""
@@ -80,9 +83,19 @@ class Home:
         found = self.read("auth").get("auth")
         return found if isinstance(found, str) and found else None
 
-    def choose_auth(self, *, wanted: bool) -> None:
-        """Make a secret where one is wanted and there is none, or forget it."""
+    @property
+    def asks_for_login(self) -> bool:
+        """Whether clients must log in: as it was chosen last, and yes where nothing was."""
+        return self.auth is not None or not self.read("auth")
+
+    def choose_auth(self, *, wanted: bool, anew: bool = False) -> None:
+        """Make a secret where one is wanted and there is none, or note that none is wanted.
+
+        Args:
+            wanted: whether clients must log in.
+            anew: give up the secret there is.
+        """
         if not wanted:
-            self.forget("auth")
-        elif self.auth is None:
+            self.write("auth", {"auth": ""})
+        elif self.auth is None or anew:
             self.write("auth", {"auth": f"{_USER}:{secrets.token_urlsafe(18)}"})

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from flows.config import ConfigurationError
 from flows.home import Home
 from flows.server import answers, client_environment
+from flows.server_safety import without_userinfo
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -150,7 +151,7 @@ def _standing_server() -> dict[str, str]:
     if url := os.environ.get("PREFECT_API_URL"):
         auth = os.environ.get("PREFECT_API_AUTH_STRING")
         if not answers(url):
-            raise ConfigurationError(f"PREFECT_API_URL names {url}, which does not answer")
+            raise ConfigurationError(f"PREFECT_API_URL names {without_userinfo(url)}, which does not answer")
         return {"PREFECT_API_URL": url} | ({"PREFECT_API_AUTH_STRING": auth} if auth else {})
     if found := client_environment(Home()):
         return found

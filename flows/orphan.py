@@ -13,7 +13,9 @@ from contextlib import contextmanager
 
 logger = logging.getLogger(__name__)
 
+STARTED_BY_UP = "GCLFLOW_STARTED_BY_UP"
 _STARTED_BY_WORKER = "PREFECT__FLOW_RUN_ID"
+_INIT = 1
 _LOOK_SECONDS = 1.0
 _GRACE_SECONDS = 30.0
 
@@ -43,8 +45,10 @@ def ends_with_worker(*, grace_seconds: float = _GRACE_SECONDS) -> Iterator[None]
 
 
 def _watch(worker: int, done: threading.Event, grace_seconds: float) -> None:
+    # Our worker is never process 1: then it died while this process was still importing.
+    was_orphan = worker == _INIT and STARTED_BY_UP in os.environ
     while not done.wait(_LOOK_SECONDS):
-        if os.getppid() != worker:
+        if was_orphan or os.getppid() != worker:
             logger.critical("the worker of this run is gone; the run ends")
             os.kill(os.getpid(), signal.SIGTERM)
             if not done.wait(grace_seconds):

@@ -18,7 +18,9 @@ from pathlib import Path
 
 from flows.home import Home
 from flows.server_safety import without_userinfo
+from flows.service import Service
 
+HEARTBEAT_SECONDS = 30  # the shortest that Prefect allows; runs that are silent for three are taken for dead
 _START_SECONDS = 120.0
 _POLL_SECONDS = 0.1
 
@@ -56,11 +58,17 @@ def prefect_server(home: Path) -> Iterator[str]:
 
 def client_environment(home: Home) -> dict[str, str]:
     """What a client of the server that ``gclflow up`` has started must export; empty where none answers."""
-    port = home.read("server").get("port")
+    service = Service(home, "server")
+    port = service.facts.get("port")
     url = f"http://127.0.0.1:{port}/api"
-    if not isinstance(port, int) or not answers(url):
+    # Whoever else listens there now must not be sent the secret.
+    if not isinstance(port, int) or service.process is None or not answers(url):
         return {}
-    settings = {"PREFECT_API_URL": url, "PREFECT_HOME": str(home.folder / "client")}
+    settings = {
+        "PREFECT_API_URL": url,
+        "PREFECT_HOME": str(home.folder / "client"),
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
+    }
     return settings | ({"PREFECT_API_AUTH_STRING": home.auth} if home.auth else {})
 
 
@@ -113,6 +121,10 @@ def server_environment(folder: Path, port: int) -> dict[str, str]:
         "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder / 'prefect.db'}",
         "PREFECT_SERVER_API_PORT": str(port),
         "PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{port}/api",
+        # A page of another origin in the user's browser is answered nothing.
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{port}",
+        # Kept in memory, a restarted server would not know the leases of running flows, and end them.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "DO_NOT_TRACK": "1",

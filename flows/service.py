@@ -1,11 +1,14 @@
 """Processes that outlive the command that started them, found again and stopped whole."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -36,19 +39,30 @@ class Service:
         known = self.home.read(self.name)
         try:
             process = psutil.Process(int(known["pid"]))
-            is_ours = abs(process.create_time() - float(known["created"])) < 1.0
+            is_ours = known["began"] == _beginning(process.pid)
             return process if is_ours and process.status() != psutil.STATUS_ZOMBIE else None
-        except (psutil.Error, KeyError, TypeError, ValueError):
+        except (psutil.Error, OSError, KeyError, TypeError, ValueError):
             return None
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What was kept beside its pid when it was started; empty where it never was."""
+        return self.home.read(self.name)
+
     def start(
-        self, command: Sequence[str], environment: Mapping[str, str], **facts: int | str
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        folder: Path | None = None,
+        **facts: int | str,
     ) -> "subprocess.Popen[bytes]":
         """Start it detached from the terminal, its output going to the log.
 
         Args:
             command: what to run.
             environment: its whole environment.
+            folder: its working folder; this one unless given.
             facts: kept beside the pid, as the port.
         """
         descriptor = os.open(
@@ -61,12 +75,17 @@ class Service:
                 stdout=descriptor,
                 stderr=subprocess.STDOUT,
                 env=dict(environment),
+                cwd=folder,
                 start_new_session=True,
             )
         finally:
             os.close(descriptor)
-        created = psutil.Process(child.pid).create_time()
-        self.home.write(self.name, {"pid": child.pid, "created": created, **facts})
+        try:
+            self.home.write(self.name, {"pid": child.pid, "began": _beginning(child.pid), **facts})
+        except BaseException:  # a full disk, an interrupt: nothing may run that nobody knows of
+            with contextlib.suppress(OSError):
+                os.killpg(child.pid, signal.SIGKILL)
+            raise
         return child
 
     def stop(self, *, patience: Sequence[float] = (_TERM_SECONDS,)) -> bool:
@@ -89,6 +108,16 @@ class Service:
                 _ended(family, _TERM_SECONDS)
         self.home.forget(self.name)
         return process is not None
+
+
+def _beginning(pid: int) -> str:
+    """Which boot a process began in, and when; no clock that is set can change it."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        status = Path("/proc", str(pid), "stat").read_text()
+        return f"{boot} {status.rpartition(')')[2].split()[19]}"
+    except FileNotFoundError:
+        return f"{psutil.Process(pid).create_time():.0f}"
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:

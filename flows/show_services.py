@@ -1,5 +1,6 @@
 """What ``gclflow up``, ``down`` and ``doctor`` print."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
+from flows.home import Home
 from flows.show import console
 
 if TYPE_CHECKING:
@@ -26,22 +28,27 @@ def waiting(what: str) -> Iterator[None]:
 
 def standing(found: "Standing", *, home: Path) -> None:
     """Where the UI is, how to log in, and what to do next."""
-    screen = console()
+    screen, said = console(), "" if home == Home().folder else f" --home {shlex.quote(str(home))}"
     began = " and ".join(found.started)
     screen.print(f"{began} started" if began else "everything was running already", highlight=False)
     screen.print(f"UI: [bold]{found.ui}[/]", highlight=False)
-    if found.auth:
+    if found.auth and screen.is_terminal:  # not into journals and mails
         screen.print(f"login: [bold]{escape(found.auth)}[/]", highlight=False, soft_wrap=True)
+    elif found.auth:
+        screen.print(f"login: in {home / 'auth.json'}", markup=False, highlight=False, soft_wrap=True)
     else:
         screen.print("no login is asked for: every user of this machine can start runs", highlight=False)
+    screen.print(f"deployments: {found.deployed}", markup=False, highlight=False, soft_wrap=True)
     screen.print(
-        "Open Deployments, pipeline/nightly, and Run; or: "
-        'eval "$(gclflow env)"; prefect deployment run pipeline/nightly',
+        f'Open Deployments, pipeline/nightly, and Run; or: eval "$(gclflow env{said})"; '
+        "prefect deployment run pipeline/nightly",
         markup=False,
         highlight=False,
         soft_wrap=True,
     )
-    screen.print(f"logs: {home}; stop with: gclflow down", markup=False, highlight=False, soft_wrap=True)
+    screen.print(
+        f"logs: {home}; stop with: gclflow down{said}", markup=False, highlight=False, soft_wrap=True
+    )
 
 
 def stopped(names: Sequence[str]) -> None:

@@ -1,5 +1,6 @@
 """``gclflow up`` and ``gclflow down``: a standing server, work pool, deployments and worker on loopback."""
 
+import hashlib
 import os
 import socket
 import sys
@@ -8,18 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.config import ConfigurationError
+from flows.dead_runs import watch_for_dead_runs
 from flows.deploy import (
-    HEARTBEAT_SECONDS,
     WORK_POOL,
     connect,
     deployments_file,
     fingerprint,
-    make_dead_run_automation,
     make_deployments,
     make_work_pool,
+    remove_deployments,
 )
 from flows.home import Home
+from flows.orphan import STARTED_BY_UP
 from flows.server import (
+    ServerNotStarted,
     answers,
     client_environment,
     free_port,
@@ -42,40 +45,47 @@ class Standing:
         ui: address to open.
         auth: ``user:password`` of the login page, or None where none is asked for.
         started: which services were not running before.
-        deployed: whether the deployments were made or brought up to date.
+        deployed: the prefect.yaml whose deployments the server holds.
     """
 
     ui: str
     auth: str | None
     started: tuple[str, ...]
-    deployed: bool
+    deployed: Path
 
 
 def up(
-    home: Home, *, port: int | None = None, auth: bool = True, deployments: Path | None = None
+    home: Home, *, port: int | None = None, auth: bool | None = None, deployments: Path | None = None
 ) -> Standing:
-    """Start what is not running yet: the server, the worker; register pool, deployments and automation.
+    """Start what is not running yet: the server, the worker; register pool, deployments and automations.
 
-    Calling it again changes nothing that is in order, and starts again what has died.
+    Calling it again changes nothing that is in order, starts again what has died, and keeps what was chosen
+    the last time where nothing else is asked for.
 
     Args:
         home: where processes, logs, secret and database are kept.
         port: of the server; none takes the last one, else 4200, else a free one.
-        auth: whether clients and the UI must log in.
-        deployments: a prefect.yaml; none takes that of this folder, else the one that comes with gclflow.
+        auth: whether clients and the UI must log in; none keeps it as it was, and asks where nothing was.
+        deployments: a prefect.yaml, whose relative paths start from this folder; none takes the last one,
+            else that of this folder, else the one that comes with gclflow.
 
     Raises:
         ConfigurationError: the port is taken, or there are no deployments.
         ServerNotStarted: the server did not come up, or refused the deployments.
     """
-    file = deployments_file(deployments)
     with home.locked():
-        started = [name for name, began in (("server", _start_server(home, port, auth=auth)),) if began]
+        file, folder = _deployments(home, deployments)
+        is_new = _start_server(home, port, auth=home.asks_for_login if auth is None else auth)
         environment = client_environment(home)
-        deployed = _register(home, file, environment, is_new="server" in started)
-        if _start_worker(home, environment):
-            started.append("worker")
-    return Standing(environment["PREFECT_API_URL"].removesuffix("/api"), home.auth, tuple(started), deployed)
+        if not environment:
+            raise ServerNotStarted(f"the server ended at once; see {home.log('server')}")
+        with connect(environment) as client:
+            make_work_pool(client)
+            watch_for_dead_runs(client)
+        has_worker = _start_worker(home, environment, folder)
+        _register(home, file, folder, environment)
+    started = [name for name, began in (("server", is_new), ("worker", has_worker)) if began]
+    return Standing(environment["PREFECT_API_URL"].removesuffix("/api"), home.auth, tuple(started), file)
 
 
 def down(home: Home) -> tuple[str, ...]:
@@ -105,53 +115,63 @@ def worker(home: Home) -> Service:
     return Service(home, "worker")
 
 
+def _deployments(home: Home, given: Path | None) -> tuple[Path, Path]:
+    """The prefect.yaml, and the folder its relative paths start from."""
+    known = home.read("deployed")
+    file, folder = Path(str(known.get("file", ""))), Path(str(known.get("folder", "")))
+    if given is None and known and file.is_file() and folder.is_dir():
+        return file, folder
+    return deployments_file(given), Path.cwd()
+
+
 def _start_server(home: Home, port: int | None, *, auth: bool) -> bool:
     """Start the server unless it runs as asked; returns whether it was started."""
-    service, known = server(home), home.read("server").get("port")
-    has_auth = home.auth is not None
-    if service.process is not None:
-        if port in (None, known) and has_auth == auth and answers(f"http://127.0.0.1:{known}/api"):
-            return False
-        worker(home).stop(patience=_WORKER_PATIENCE)  # it talks to the old address, with the old secret
-        service.stop()
-    home.choose_auth(wanted=auth)
+    service = server(home)
+    known, process = service.facts.get("port"), service.process
+    is_as_asked = port in (None, known) and (home.auth is not None) == auth
+    if process is not None and is_as_asked and answers(f"http://127.0.0.1:{known}/api"):
+        return False
+    service.stop()
+    # It died, and somebody else listens in its place: our worker has told them the secret.
+    is_taken = process is None and isinstance(known, int) and not _is_free(known)
+    home.choose_auth(wanted=auth, anew=is_taken)
     chosen = _choose_port(port, known)
     settings = server_environment(home.folder, chosen)
     if home.auth:
         settings["PREFECT_SERVER_API_AUTH_STRING"] = home.auth
-    command = server_command(chosen)
-    child = service.start(command, {**_plain_environment(), **settings}, port=chosen)
-    wait_until_up(f"http://127.0.0.1:{chosen}/api", child, home.log("server"))
+    child = service.start(server_command(chosen), {**_plain_environment(), **settings}, port=chosen)
+    try:
+        wait_until_up(f"http://127.0.0.1:{chosen}/api", child, home.log("server"))
+    except BaseException:
+        service.stop()
+        raise
     return True
 
 
-def _register(home: Home, file: Path, environment: Mapping[str, str], *, is_new: bool) -> bool:
-    """Pool, deployments, automation; the deployments only where the file has changed since the last time."""
-    wanted = fingerprint(file)
+def _register(home: Home, file: Path, folder: Path, environment: Mapping[str, str]) -> None:
+    """Make the deployments, if anything about them has changed since the last time."""
+    known, wanted = home.read("deployed"), fingerprint(file, folder)
     with connect(environment) as client:
-        make_work_pool(client)
-        is_known = home.read("deployed").get("fingerprint") == wanted
-        missing = not client.read_deployments() if is_known else True
-        if missing:
-            make_deployments(client, file, environment)
-        if missing or is_new:
-            make_dead_run_automation(client)
-    home.write("deployed", {"fingerprint": wanted, "file": str(file)})
-    return missing
+        if known.get("fingerprint") == wanted and client.read_deployments():
+            return
+        names = make_deployments(client, home, file, folder, {**_plain_environment(), **environment})
+        remove_deployments(client, set(known.get("names", ())) - set(names))
+    document = {"fingerprint": wanted, "file": str(file), "folder": str(folder), "names": list(names)}
+    home.write("deployed", document)
 
 
-def _start_worker(home: Home, environment: Mapping[str, str]) -> bool:
+def _start_worker(home: Home, environment: Mapping[str, str], folder: Path) -> bool:
+    """Start the worker unless it runs and speaks with this server; returns whether it was started."""
     service = worker(home)
+    speaks_with = hashlib.sha256(repr(sorted(environment.items())).encode()).hexdigest()
     if service.process is not None:
-        return False
+        if service.facts.get("server") == speaks_with:
+            return False
+        service.stop(patience=_WORKER_PATIENCE)  # it knows the old address, or the old secret
     command = [sys.executable, "-m", "prefect", "worker", "start"]
     command += ["--pool", WORK_POOL, "--type", "process", "--name", f"gclflow-{home.folder.parent.name}"]
-    settings = {
-        **environment,
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
-        "PREFECT_WORKER_QUERY_SECONDS": "5",
-    }
-    service.start(command, {**_plain_environment(), **settings})
+    settings = {**environment, "PREFECT_WORKER_QUERY_SECONDS": "5", STARTED_BY_UP: "1"}
+    service.start(command, {**_plain_environment(), **settings}, folder=folder, server=speaks_with)
     return True
 
 

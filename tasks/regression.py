@@ -126,6 +126,9 @@ def compare_with_last_good(runs: Runs, entry: RunEntry, config: RegressionConfig
     if good is None or not config.enabled:
         return Comparison(series=entry.series, run=entry.run, against=good.run if good else None)
     notes = _other_settings(good.config, entry.config)
+    if _name(good.config, "dataset") != _name(entry.config, "dataset"):
+        notes.append("another data set: nothing is compared, the series starts anew")
+        return Comparison(series=entry.series, run=entry.run, against=good.run, notes=tuple(notes))
     rows = _accuracy_rows(good, entry, config.max_accuracy_drop)
     rows += _table_rows(runs.store, good, entry, config)
     for row in rows:
@@ -156,11 +159,7 @@ def _accuracy_rows(good: RunEntry, entry: RunEntry, bound: float | None) -> list
     if bound is None:
         return []
     before, now = _accuracies(good.metrics), _accuracies(entry.metrics)
-    is_same_data = _name(good.config, "dataset") == _name(entry.config, "dataset")
-    return [
-        _accuracy_row(name, value, now.get(name), bound, is_same_data=is_same_data)
-        for name, value in before.items()
-    ]
+    return [_accuracy_row(name, value, now.get(name), bound) for name, value in before.items()]
 
 
 def _accuracies(metrics: list[dict[str, Any]]) -> dict[str, float]:
@@ -173,15 +172,10 @@ def _accuracies(metrics: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def _accuracy_row(
-    name: str, before: float, now: float | None, bound: float, *, is_same_data: bool
-) -> ComparisonRow:
+def _accuracy_row(name: str, before: float, now: float | None, bound: float) -> ComparisonRow:
     if now is None:
-        return ComparisonRow(
-            name=name, before=before, now=None, bound=bound,
-            passed=not is_same_data, is_comparable=is_same_data,
-            reason="is no longer measured" if is_same_data else "not comparable: not measured on this data",
-        )  # fmt: skip
+        reason = "is no longer measured"
+        return ComparisonRow(name=name, before=before, now=None, bound=bound, passed=False, reason=reason)
     drop = before - now
     passed = drop <= bound + 1e-12
     change = f"{'fell' if drop > 0 else 'rose' if drop < 0 else 'stayed'} from {before:.4f} to {now:.4f}"

@@ -9,7 +9,8 @@ from typing import Any
 import psutil
 import pytest
 
-from flows.deploy import DEAD_RUNS, connect
+from flows.dead_runs import SILENCES
+from flows.deploy import connect
 from flows.home import Home
 from flows.server import answers, client_environment
 from flows.up import server, worker
@@ -77,7 +78,7 @@ def test_up_again_changes_nothing(folder: Path, home: Home) -> None:
     assert (server(home).process, worker(home).process, home.auth) == before
     with connect(client_environment(home)) as client:
         assert {deployment.id for deployment in client.read_deployments()} == ids
-        assert len(client.read_automations_by_name(DEAD_RUNS)) == 1
+        assert [len(client.read_automations_by_name(silence.name)) for silence in SILENCES] == [1, 1, 1]
 
 
 def test_a_schedule_that_was_switched_off_stays_off_when_the_deployments_change(

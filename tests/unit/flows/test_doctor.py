@@ -62,7 +62,7 @@ def test_a_full_disk_fails_and_says_what_helps(tmp_path: Path, monkeypatch: pyte
 def test_a_server_that_was_up_and_is_dead_fails(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     with home.locked():
-        home.write("server", {"pid": 1, "created": 1.0, "port": 9})
+        home.write("server", {"pid": 1, "began": "another boot 1", "port": 9})
     finding = by_name(tmp_path)["server"]
     assert (finding.state, finding.advice) == ("fail", "gclflow up starts it again")
 

@@ -25,8 +25,12 @@ def test_the_secret_is_for_its_owner_alone_and_stays_the_same(tmp_path: Path) ->
     assert name == "gclflow"
     assert len(password) >= 20
     assert (mode(home.folder), mode(home.folder / "auth.json")) == (0o700, 0o600)
+    assert home.asks_for_login
+    home.choose_auth(wanted=True, anew=True)
+    assert home.auth not in (first, None)
     home.choose_auth(wanted=False)
     assert home.auth is None
+    assert not home.asks_for_login, "it stays declined until it is asked for"
 
 
 def test_two_homes_have_two_secrets(tmp_path: Path) -> None:
@@ -60,3 +64,7 @@ def test_the_place_comes_from_the_argument_then_the_environment(
     monkeypatch.delenv("GCLFLOW_HOME")
     monkeypatch.chdir(tmp_path)
     assert Home().folder == tmp_path / ".gclflow"
+
+
+def test_a_home_that_was_never_up_asks_for_a_login(tmp_path: Path) -> None:
+    assert Home(tmp_path).asks_for_login

@@ -14,6 +14,8 @@ import psutil
 import pytest
 
 from flows import server
+from flows.dead_runs import SILENCES
+from flows.home import Home
 from flows.server import ServerNotStarted, prefect_server
 
 
@@ -92,3 +94,30 @@ def test_a_server_that_does_not_start_is_told_with_the_end_of_its_log(
     with pytest.raises(ServerNotStarted, match="no such module"), prefect_server(tmp_path / "home"):
         pytest.fail("it must not get here")
     assert "PREFECT_API_URL" not in os.environ
+
+
+def test_who_listens_in_the_place_of_a_dead_server_is_told_no_secret(tmp_path: Path, configured: str) -> None:
+    home = Home(tmp_path / "home")
+    with home.locked():
+        home.choose_auth(wanted=True)
+        port = int(configured.rpartition(":")[2].removesuffix("/api"))
+        home.write("server", {"pid": 1, "began": "another boot 1", "port": port})
+    assert server.client_environment(home) == {}
+
+
+def test_clients_of_a_standing_server_send_heartbeats_as_often_as_dead_runs_are_looked_for(
+    tmp_path: Path, configured: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path / "home")
+    with home.locked():
+        home.write("server", {"port": int(configured.rpartition(":")[2].removesuffix("/api"))})
+    monkeypatch.setattr(server.Service, "process", psutil.Process())
+    settings = server.client_environment(home)
+    assert int(settings["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]) * 3 <= SILENCES[0].seconds
+    assert "PREFECT_API_AUTH_STRING" not in settings
+
+
+def test_pages_of_other_origins_are_answered_nothing_and_leases_outlive_a_restart(tmp_path: Path) -> None:
+    settings = server.server_environment(tmp_path, 4300)
+    assert settings["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] == "http://127.0.0.1:4300"
+    assert settings["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"].endswith(".filesystem")

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -18,10 +19,12 @@ STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Service:
+def service(tmp_path: Path) -> Iterator[Service]:
+    before = set(psutil.Process().children())
     home = Home(tmp_path / "home")
     with home.locked():
-        return Service(home, "worker")
+        yield Service(home, "worker")
+    psutil.wait_procs(set(psutil.Process().children()) - before, timeout=10)  # no zombies for other tests
 
 
 def start(service: Service, code: str) -> psutil.Process:
@@ -68,15 +71,36 @@ def test_one_that_does_not_listen_is_killed(service: Service) -> None:
 
 def test_a_pid_that_has_gone_to_another_process_is_not_touched(service: Service) -> None:
     other = psutil.Process()  # this one
-    service.home.write("worker", {"pid": other.pid, "created": other.create_time() - 100.0})
+    service.home.write("worker", {"pid": other.pid, "began": "another boot 1"})
     assert service.process is None
     assert not service.stop()
     assert other.is_running()
 
 
 @pytest.mark.parametrize(
-    "known", [{}, {"pid": 2**31 - 1, "created": 1.0}, {"pid": "x", "created": 1}, {"pid": 1}]
+    "known", [{}, {"pid": 2**31 - 1, "began": 1.0}, {"pid": "x", "began": 1}, {"pid": 1}]
 )
 def test_a_record_of_nothing_is_nothing(service: Service, known: dict[str, object]) -> None:
     service.home.write("worker", known)
     assert service.process is None
+
+
+def test_what_cannot_be_recorded_does_not_run(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Home, name: str, content: object) -> None:
+        raise OSError(28, "no space left on device")
+
+    monkeypatch.setattr(Home, "write", full)
+    before = set(psutil.Process().children())
+    with pytest.raises(OSError, match="no space"):
+        service.start([sys.executable, "-c", SLEEP], os.environ)
+    left = set(psutil.Process().children()) - before
+    psutil.wait_procs(left, timeout=10)
+    assert not [process for process in left if process.is_running()]
+
+
+def test_a_clock_that_is_set_changes_nothing(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = start(service, SLEEP)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: 0.0)
+    assert service.process is not None
+    assert service.process.pid == process.pid
+    service.stop()

@@ -1,0 +1,94 @@
+"""Automations of a standing server that close runs whose process can no longer do it."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Literal
+
+from flows.server import HEARTBEAT_SECONDS
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.events import AutomationCore
+
+_ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "Paused")
+
+
+@dataclass(frozen=True)
+class Silence:
+    """A silence that means death.
+
+    Attributes:
+        name: of the automation.
+        after: what was heard last.
+        unless: what would have had to follow.
+        seconds: within which.
+        state: what becomes of the run.
+    """
+
+    name: str
+    after: tuple[str, ...]
+    unless: tuple[str, ...]
+    seconds: float
+    state: Literal["CRASHED", "CANCELLED"]
+
+
+# A process that was killed with its worker, or whose machine went down, cannot report its own end: its run
+# would stay open for ever and hold its deployment's slot. It may also die while it starts, or while it stops.
+SILENCES = (
+    Silence(
+        "gclflow: a run that falls silent has crashed",
+        after=("Running", "heartbeat"),
+        unless=("heartbeat", *_ENDS),
+        seconds=3.0 * HEARTBEAT_SECONDS,
+        state="CRASHED",
+    ),
+    Silence(
+        "gclflow: a run that never starts has crashed",
+        after=("Pending", "Submitting"),
+        unless=("Running", "heartbeat", *_ENDS),
+        seconds=300.0,
+        state="CRASHED",
+    ),
+    Silence(
+        "gclflow: a run that never stops is cancelled",
+        after=("Cancelling",),
+        unless=_ENDS,
+        seconds=300.0,
+        state="CANCELLED",
+    ),
+)
+
+
+def watch_for_dead_runs(client: "SyncPrefectClient") -> None:
+    """Install what is missing of the automations; one that somebody has switched off stays off."""
+    for silence in SILENCES:
+        known = client.read_automations_by_name(silence.name)
+        for extra in known[1:]:
+            client.delete_automation(extra.id)
+        if not known:
+            client.create_automation(automation(silence))
+
+
+def automation(silence: Silence) -> "AutomationCore":
+    """The automation that acts on a silence."""
+    from prefect.client.schemas.objects import StateType
+    from prefect.events import AutomationCore
+    from prefect.events.actions import ChangeFlowRunState
+    from prefect.events.schemas.automations import EventTrigger, Posture
+
+    trigger = EventTrigger(
+        match={"prefect.resource.id": ["prefect.flow-run.*"]},
+        for_each={"prefect.resource.id"},
+        after={f"prefect.flow-run.{name}" for name in silence.after},
+        expect={f"prefect.flow-run.{name}" for name in silence.unless},
+        posture=Posture.Proactive,
+        threshold=1,
+        within=timedelta(seconds=silence.seconds),
+    )
+    message = f"nothing heard for {silence.seconds:.0f} s: the process of this run is dead"
+    return AutomationCore(
+        name=silence.name,
+        description="Frees the place of runs whose process died without a word. Installed by gclflow up.",
+        trigger=trigger,
+        actions=[ChangeFlowRunState(state=StateType(silence.state), message=message)],
+    )

@@ -6,17 +6,23 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 
-@pytest.fixture(scope="package", autouse=True)
+@functools.cache
+def _digest(modules: tuple[str, ...]) -> str:
+    from tasks.closure import closure_digest
+
+    return closure_digest(modules)
+
+
+# Not of the whole folder: without an __init__.py that lasts to the end of the session.
+@pytest.fixture(scope="module", autouse=True)
 def sources_read_once() -> Iterator[None]:
     """Digests of sources, true ones, are computed once: no fault here changes a source file."""
     import tasks.identity
 
-    original = tasks.identity.closure_digest
-    cached = functools.cache(lambda modules: original(modules))
-
     def closure_digest(modules: Iterable[str]) -> str:
-        return str(cached(tuple(modules)))
+        return _digest(tuple(modules))
 
+    original = tasks.identity.closure_digest
     tasks.identity.closure_digest = closure_digest
     yield
     tasks.identity.closure_digest = original

@@ -4,15 +4,27 @@ A field *affects results* unless it is declared with `operational`; only fields 
 enter a stage's cache key.
 """
 
+from pathlib import PurePath
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class Config(BaseModel):
     """Base of every configuration model: immutable, unknown keys refused, no NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    @field_validator("*")
+    @classmethod
+    def _can_be_written(cls, value: Any) -> Any:
+        """Refuse text that is not Unicode, as half a surrogate pair: no record of the run could hold it."""
+        if isinstance(value, str | PurePath):
+            try:
+                str(value).encode()
+            except UnicodeEncodeError:
+                raise ValueError("is not valid text") from None
+        return value
 
 
 def operational(default: Any = ..., *, description: str, **bounds: Any) -> Any:

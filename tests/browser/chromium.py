@@ -62,7 +62,9 @@ class Browser:
         """What the page says."""
         return str(self.driver.execute_script("return document.body.innerText"))
 
-    def wait(self, look: Callable[[], Any], *, what: str, seconds: float = _SECONDS) -> Any:
+    def wait(
+        self, look: Callable[[], Any], *, what: str, seconds: float = _SECONDS, pause: float = 0.3
+    ) -> Any:
         """Look again and again until something is there; pages may change under a look."""
         deadline = time.monotonic() + seconds
         while True:
@@ -75,7 +77,7 @@ class Browser:
                 raise AssertionError(
                     f"{what} did not come; {self.driver.current_url} says:\n{self.text[:2000]}"
                 )
-            time.sleep(0.3)
+            time.sleep(pause)
 
     def picture(self, name: str) -> None:
         """Keep what is seen, where GCLFLOW_SCREENSHOTS names a folder for it."""

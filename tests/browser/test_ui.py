@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from flows.home import Home
 from tests.browser.chromium import Browser, chromium
-from tests.standing import gclflow
+from tests.standing import flow_runs, gclflow
 
 pytestmark = pytest.mark.slow
 STAGES = ("ingest", "smooth", "train", "uncertainty", "cluster", "evaluate", "report")
@@ -51,9 +52,18 @@ def open_artifact(browser: Browser, key: str) -> None:
     browser.click("//a[contains(@href, '/artifacts/artifact/')]")
 
 
-def submit_and_watch(browser: Browser) -> None:
-    browser.click("//button[normalize-space()='Submit']")
-    browser.click("//a[contains(., 'View run')] | //button[contains(., 'View run')]")
+def submit_and_watch(browser: Browser, folder: Path) -> None:
+    home = Home(folder / ".gclflow")
+    before = {run.id for run in flow_runs(home)}
+
+    def submitted() -> object:
+        started = {run.id for run in flow_runs(home)} - before
+        if not started:  # the button takes no click while the form is being checked
+            browser.find("//button[normalize-space()='Submit']").click()
+        return next(iter(started), None)
+
+    run = browser.wait(submitted, what="the run's start", pause=3.0)
+    browser.open(f"/v2/runs/flow-run/{run}")
     browser.wait_for_text("Task Runs")
     browser.find("//*[normalize-space(text())='Completed']", seconds=300)  # its badge; the log says more
 
@@ -64,7 +74,7 @@ def test_a_run_is_started_by_its_form_and_its_artifacts_tell_its_story(
     open_form(browser, "nightly")
     browser.wait_for_text("stages to compute again")
     browser.picture("form")
-    submit_and_watch(browser)
+    submit_and_watch(browser, folder)
     browser.picture("run")
     assert "digits-dmat_i-seed0" in browser.text
     record = json.loads((folder / "out" / "nightly" / "run.json").read_text())
@@ -87,7 +97,7 @@ def test_a_run_is_started_by_its_form_and_its_artifacts_tell_its_story(
 
 def test_one_stage_again_runs_that_stage_alone(browser: Browser, folder: Path) -> None:
     open_form(browser, "train")
-    submit_and_watch(browser)
+    submit_and_watch(browser, folder)
     browser.picture("stage-again")
     browser.wait_for_text("refresh was asked for")
     record = json.loads((folder / "out" / "nightly" / "run.json").read_text())

@@ -38,14 +38,15 @@ def test_worker_runs_the_deployed_pipeline(tmp_path: Path) -> None:
         prefect("deployment", "run", "pipeline/nightly", "--params", json.dumps(parameters))
         prefect("worker", "start", "--pool", "gclflow", "--run-once")
         states = _flow_run_states()
-    assert states == {"tiny-dmat_i-seed0": "Completed"}
+    assert states == {"tiny-dmat_i-seed0": ("Completed", None)}
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert [stage["state"] for stage in record["stages"]] == ["ran"] * 7
     assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
 
 
-def _flow_run_states() -> dict[str, str]:
+def _flow_run_states() -> dict[str, tuple[str, str | None]]:
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
-        return {run.name: str(run.state.name) for run in client.read_flow_runs() if run.state is not None}
+        runs = [(run.name, run.state) for run in client.read_flow_runs() if run.deployment_id is not None]
+    return {str(name): (str(state.name), state.message) for name, state in runs if state is not None}

@@ -32,7 +32,8 @@ def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
     """A server as `gclflow up` leaves it, with login and triggers; the settings of its clients."""
     folder, port = tmp_path_factory.mktemp("standing"), free_port()
     url, log = f"http://127.0.0.1:{port}/api", folder / "server.log"
-    settings = {**os.environ, **server_environment(folder, port), "PREFECT_SERVER_API_AUTH_STRING": AUTH}
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    settings = {**plain, **server_environment(folder, port), "PREFECT_SERVER_API_AUTH_STRING": AUTH}
     with ExitStack() as stack:
         output = stack.enter_context(log.open("wb"))
         process = subprocess.Popen(server_command(port), stdout=output, stderr=output, env=settings)
@@ -91,9 +92,18 @@ def receiver() -> Iterator[Receiver]:
 @pytest.fixture
 def noticed(standing: dict[str, str], receiver: Receiver) -> Iterator[Receiver]:
     """The receiver, with the notice installed."""
+    _forget_other_servers()
     install_notice(receiver.url, standing)
     yield receiver
     remove_notice(standing)
+    _forget_other_servers()
+
+
+def _forget_other_servers() -> None:
+    """Prefect goes on sending a process's events to the server that its first run has used."""
+    from prefect.events.worker import EventsWorker
+
+    EventsWorker.drain_all(timeout=10)
 
 
 def run(store: Path, *overrides: str, seed: int = 0, **options: Any) -> None:

@@ -141,7 +141,12 @@ def test_the_command_prints_the_tables_and_its_exit_code_tells_of_failures(
 
 def test_prefect_has_a_subflow_a_cell_and_the_tables(first: tuple[Path, StudyRecord], file: Path) -> None:
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+    from prefect.client.schemas.filters import (
+        ArtifactFilter,
+        ArtifactFilterKey,
+        FlowFilter,
+        FlowFilterName,
+    )
 
     def named(name: str) -> FlowFilter:
         return FlowFilter(name=FlowFilterName(any_=[name]))
@@ -149,7 +154,9 @@ def test_prefect_has_a_subflow_a_cell_and_the_tables(first: tuple[Path, StudyRec
     with get_client(sync_client=True) as client:
         studies = client.read_flow_runs(flow_filter=named("study"))
         runs = client.read_flow_runs(flow_filter=named("pipeline"))
-        tables = [a for a in client.read_artifacts() if a.key == "study-tiny"]
+        tables = client.read_artifacts(
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["study-tiny"]))
+        )
     assert {run.name for run in studies} == {"study-tiny"}
     assert "Failed" in {run.state_name for run in studies}
     assert len(runs) >= 8

@@ -133,3 +133,9 @@ def test_names_of_python_are_no_fields(section: str, key: str) -> None:
 def test_override_that_does_not_fit_is_refused_by_its_path(override: str, told: str) -> None:
     with pytest.raises(ConfigurationError, match=told):
         load_config(preset="none", overrides=[override])
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udfffb"])
+def test_text_that_cannot_be_written_is_refused_by_its_path(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"smooth\.dask_address"):
+        validate_config({"smooth": {"dask_address": text}})

@@ -228,6 +228,11 @@ def notify(
     name: Annotated[str, typer.Option(help="Of the notice; another name adds another.")] = "gclflow-notices",
     remove: Annotated[bool, typer.Option("--remove", help="Remove it instead.")] = False,
     test: Annotated[bool, typer.Option("--test", help="Send a test notice afterwards.")] = False,
+    overdue_after: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="Hours. Post too when a series has had no good run for so long."),
+    ] = None,
+    series: Annotated[str, typer.Option(help="The series that --overdue-after watches.")] = "nightly",
 ) -> None:
     """Have the Prefect server post violated contracts, regressed, failed and crashed runs to a webhook.
 
@@ -236,11 +241,18 @@ def notify(
 
     **Example**
 
-        gclflow notify https://hooks.example.com/services/T0/B0/secret --test
+        gclflow notify https://hooks.example.com/services/T0/B0/secret --test --overdue-after 26
     """
-    from flows.notices import notify as set_notice
+    from datetime import timedelta
 
-    show.notice(set_notice(url, name=name, remove=remove, test=test), name=name)
+    from flows.notices import Overdue
+    from flows.notices import notify as set_notice
+    from flows.running import check_series
+
+    overdue = None
+    if overdue_after is not None:
+        overdue = Overdue(check_series(series) or series, timedelta(hours=overdue_after))
+    show.notice(set_notice(url, name=name, remove=remove, test=test, overdue=overdue), name=name)
 
 
 def main() -> None:

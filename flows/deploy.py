@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,8 @@ def deployments_file(given: Path | None = None) -> Path:
         ConfigurationError: there is none.
     """
     beside_the_sources = Path(__file__).resolve().parents[1] / "prefect.yaml"
-    for file in (given,) if given else (Path("prefect.yaml"), beside_the_sources):
+    installed = Path(sysconfig.get_path("data"), "share", "gclflow", "prefect.yaml")
+    for file in (given,) if given else (Path("prefect.yaml"), beside_the_sources, installed):
         if file.is_file():
             return file.resolve()
     raise ConfigurationError(f"{given or 'prefect.yaml'}: there is no such file of deployments")
@@ -76,14 +78,34 @@ def make_work_pool(client: "SyncPrefectClient") -> None:
         return
 
 
+def file_switches(file: Path) -> dict[str, bool]:
+    """What a prefect.yaml says of each schedule with a slug: whether it is on, by ``deployment slug``."""
+    import yaml
+
+    try:
+        document = yaml.safe_load(file.read_text("utf-8"))
+        return {
+            f"{deployment['name']} {schedule['slug']}": bool(schedule.get("active", True))
+            for deployment in document["deployments"]
+            for schedule in deployment.get("schedules") or ()
+            if "slug" in schedule
+        }
+    except (yaml.YAMLError, UnicodeError, TypeError, KeyError, AttributeError):
+        return {}  # Prefect will say what is wrong with it
+
+
 def make_deployments(
     client: "SyncPrefectClient", home: Home, file: Path, folder: Path, environment: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """Deploy everything in a prefect.yaml; schedules that somebody switched on or off stay as they are.
+    """Deploy everything in a prefect.yaml.
+
+    Schedules that somebody switched on or off stay as they are, unless the file says otherwise than it did
+    the last time: the latest wish counts.
 
     Args:
         client: of the server.
-        home: where the switches are kept until they are set again, so that a failure does not lose them.
+        home: where the switches are kept until they are set again, so that a failure does not lose them;
+            and what the file said the last time.
         file: the prefect.yaml.
         folder: that relative paths in it start from.
         environment: of the command that deploys.
@@ -95,6 +117,7 @@ def make_deployments(
         ServerNotStarted: Prefect refused; with its words.
     """
     switched = _switches(client) | home.read("switches")
+    switched = kept_switches(switched, home.read("deployed").get("switches", {}), file_switches(file))
     home.write("switches", switched)
     before = {deployment.id: deployment.updated for deployment in client.read_deployments()}
     try:
@@ -118,6 +141,20 @@ def remove_deployments(client: "SyncPrefectClient", names: set[str]) -> None:
     for identity, name in _names(client).items():
         if name in names:
             client.delete_deployment(identity)
+
+
+def kept_switches(
+    switched: Mapping[str, bool], said: Mapping[str, bool], says: Mapping[str, bool]
+) -> dict[str, bool]:
+    """The switches that stay: those of which the file says what it said the last time.
+
+    Args:
+        switched: as they are, by ``flow/deployment slug``.
+        said: by the file of the last time, by ``deployment slug``.
+        says: by the file now.
+    """
+    rewritten = {name for name, active in says.items() if said.get(name, active) != active}
+    return {name: active for name, active in switched.items() if name.partition("/")[2] not in rewritten}
 
 
 def _deploy(file: Path, folder: Path, environment: Mapping[str, str]) -> None:

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from flows.config import ConfigurationError
 
 DEFAULT_HOME = ".gclflow"
 _USER = "gclflow"
+_MAX_LOG_BYTES = 16 << 20
 
 
 class Home:
@@ -76,6 +78,24 @@ class Home:
     def log(self, name: str) -> Path:
         """The log file of a service."""
         return self.folder / f"{name}.log"
+
+    def trim_logs(self, *, max_bytes: int = _MAX_LOG_BYTES) -> tuple[str, ...]:
+        """Set aside what logs have grown beyond a size, as ``NAME.log.1``; what was there before goes.
+
+        A service goes on writing where the log now begins again: it has opened it for appending. Lines
+        written in the moment between are lost.
+
+        Returns:
+            Names of the logs that were set aside.
+        """
+        grown = [path for path in sorted(self.folder.glob("*.log")) if path.lstat().st_size > max_bytes]
+        for path in grown:
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+            aside = os.open(f"{path}.1", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(descriptor, "r+b") as log, os.fdopen(aside, "wb") as kept:
+                shutil.copyfileobj(log, kept)
+                log.truncate(0)
+        return tuple(path.name for path in grown)
 
     @property
     def auth(self) -> str | None:

@@ -9,6 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
 
+from flows.home import Home
 from flows.orphan import ends_with_worker
 from tasks.maintenance import Collected, collect_garbage, open_store, verify_store
 from tasks.runs import KEPT_RUNS, Runs
@@ -56,8 +57,9 @@ def maintenance(
 ) -> MaintenanceRecord:
     """Look after a store: verify every byte, remove what nothing recent was made from, forget old runs.
 
-    Whatever is damaged is moved to the quarantine and computed again by the next run that needs it. The flow
-    then fails, after it has finished its work: bytes that change by themselves are a sign of a bad disk.
+    Logs of the standing server and worker that have grown large are set aside, too. Whatever is damaged is
+    moved to the quarantine and computed again by the next run that needs it. The flow then fails, after it
+    has finished its work: bytes that change by themselves are a sign of a bad disk.
 
     Pinned runs, the last good run of each series, the newest result of each stage, all that these were made
     from, and work under way are never removed.
@@ -88,6 +90,9 @@ def maintenance(
         forgotten=_forget(store, keep_runs=keep_runs, dry_run=dry_run),
         free_bytes=shutil.disk_usage(opened.root).free,
     )
+    if not dry_run:
+        for name in Home().trim_logs():
+            get_run_logger().info("%s had grown large and was set aside", name)
     _show(record)
     if damaged:
         raise StoreDamaged(damage_message(record))

@@ -6,16 +6,17 @@ server's database, masked in the UI), and its payload is a template of ours. Cus
 the address in the clear.
 """
 
-import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from flows.config import ConfigurationError
-from flows.home import Home
-from flows.server import answers, client_environment
-from flows.server_safety import without_userinfo
+from flows.server import lasting_server
+from tasks.events import RUN_FINISHED, resource
+from tasks.runs import SeriesName
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -31,7 +32,22 @@ EVENTS = (
     "prefect.flow-run.Crashed",
 )
 TEST_EVENT = "gclflow.notice.test"
+OVERDUE_EVENT = "gclflow.series.overdue"
 _MAX_URL = 2_000
+
+
+@dataclass(frozen=True)
+class Overdue:
+    """When a series counts as overdue.
+
+    Attributes:
+        series: its name.
+        after: how long after its last good run; at least ten seconds.
+    """
+
+    series: SeriesName
+    after: timedelta
+
 
 # Chat programs show `text`; they read <, > and & as markup, and the reason may quote data.
 _PAYLOAD = """
@@ -48,8 +64,29 @@ _PAYLOAD = """
  "details": {% if event.event.startswith("gclflow.") %}{{ event.payload | tojson }}{% else %}{}{% endif %}
 }"""
 
+# The event at hand is the last good run's: what should have followed it did not come.
+_OVERDUE_PAYLOAD = """
+{%- set series = event.resource["prefect.resource.name"] | string -%}
+{%- set reason = "no good run since " ~ event.occurred -%}
+{
+ "text": {{ ("gclflow.series.overdue: " ~ series ~ ": " ~ reason) | tojson }},
+ "event": "gclflow.series.overdue",
+ "run": "",
+ "reason": {{ reason | tojson }},
+ "resource": {{ event.resource["prefect.resource.id"] | tojson }},
+ "occurred": {{ event.occurred | string | tojson }},
+ "details": {}
+}"""
 
-def notify(url: str | None, *, name: str = NAME, remove: bool = False, test: bool = False) -> str:
+
+def notify(
+    url: str | None,
+    *,
+    name: str = NAME,
+    remove: bool = False,
+    test: bool = False,
+    overdue: Overdue | None = None,
+) -> str:
     """Install or remove a notice on the server that stays; returns what was done, in words.
 
     Args:
@@ -57,19 +94,20 @@ def notify(url: str | None, *, name: str = NAME, remove: bool = False, test: boo
         name: of the notice.
         remove: remove it instead.
         test: send an event that it posts.
+        overdue: when to post that a series has had no good run; none never does.
 
     Raises:
         ConfigurationError: there is no server, or no address.
     """
-    if url is None and not remove and not test:
+    if url is None and (overdue or not (remove or test)):
         raise ConfigurationError("notify takes an address to post to (or --remove, --test)")
     if url is not None:
         _check(url, name)
-    environment = _standing_server()
+    environment = _server()
     if remove:
         return "removed" if remove_notice(environment, name=name) else "there was none"
     if url is not None:
-        install_notice(url, environment, name=name)
+        install_notice(url, environment, name=name, overdue=overdue)
     if test:
         _send_test(environment, name)
     done = ["installed"] if url is not None else []
@@ -77,7 +115,12 @@ def notify(url: str | None, *, name: str = NAME, remove: bool = False, test: boo
 
 
 def install_notice(
-    url: str, environment: Mapping[str, str], *, events: Sequence[str] = EVENTS, name: str = NAME
+    url: str,
+    environment: Mapping[str, str],
+    *,
+    events: Sequence[str] = EVENTS,
+    name: str = NAME,
+    overdue: Overdue | None = None,
 ) -> None:
     """Have the server post to `url` on these events; what was installed under the same name is replaced.
 
@@ -86,6 +129,8 @@ def install_notice(
         environment: PREFECT_API_URL, and PREFECT_API_AUTH_STRING where the server asks for it.
         events: names of events, of gclflow or of flow runs.
         name: of the block and the automation; small letters, digits and dashes.
+        overdue: when to post that a series has had no good run, by an automation of its own; none removes
+            what was installed of that kind.
 
     Raises:
         ConfigurationError: the address or the name is not what it must be.
@@ -94,14 +139,22 @@ def install_notice(
     from flows.deploy import connect
 
     with connect(environment) as client:
-        wanted = automation(_save_block(client, url, name), events=events, name=name)
-        known = client.read_automations_by_name(name)
-        for extra in known[1:]:
-            client.delete_automation(extra.id)
-        if known:
-            client.update_automation(known[0].id, wanted)
-        else:
-            client.create_automation(wanted)
+        block = _save_block(client, url, name)
+        _save_automation(client, name, automation(block, events=events, name=name))
+        late = None if overdue is None else overdue_automation(block, overdue, name=name)
+        _save_automation(client, _overdue_name(name), late)
+
+
+def _save_automation(client: "SyncPrefectClient", name: str, wanted: "AutomationCore | None") -> bool:
+    """Create, replace or, for none, delete the automation of a name; returns whether there was one."""
+    known = client.read_automations_by_name(name)
+    for extra in known[1 if wanted else 0 :]:
+        client.delete_automation(extra.id)
+    if wanted and known:
+        client.update_automation(known[0].id, wanted)
+    elif wanted:
+        client.create_automation(wanted)
+    return bool(known)
 
 
 def remove_notice(environment: Mapping[str, str], *, name: str = NAME) -> bool:
@@ -111,21 +164,17 @@ def remove_notice(environment: Mapping[str, str], *, name: str = NAME) -> bool:
     from flows.deploy import connect
 
     with connect(environment) as client:
-        known = client.read_automations_by_name(name)
-        for found in known:
-            client.delete_automation(found.id)
+        was_there = [_save_automation(client, known, None) for known in (name, _overdue_name(name))]
         try:
             block = client.read_block_document_by_name(name, "webhook")
             client.delete_block_document(block.id)
         except ObjectNotFound:
-            return bool(known)
+            return any(was_there)
     return True
 
 
 def automation(block: "UUID", *, events: Sequence[str] = EVENTS, name: str = NAME) -> "AutomationCore":
     """One post for each of these events that the server receives."""
-    from datetime import timedelta
-
     from prefect.events import AutomationCore, CallWebhook, EventTrigger, Posture, ResourceSpecification
 
     wanted = AutomationCore(
@@ -142,18 +191,48 @@ def automation(block: "UUID", *, events: Sequence[str] = EVENTS, name: str = NAM
         ),
         actions=[CallWebhook(block_document_id=block, payload=_PAYLOAD)],
     )
-    # An update sends only fields that were set: with the types that tell actions apart, without an owner.
-    return AutomationCore.model_validate(wanted.model_dump(mode="json", exclude={"owner_resource"}))
+    return _whole(wanted)
 
 
-def _standing_server() -> dict[str, str]:
+def overdue_automation(block: "UUID", overdue: Overdue, *, name: str = NAME) -> "AutomationCore":
+    """One post when a good run of a series was not followed by another in time; the next one arms it anew."""
+    from prefect.events import AutomationCore, CallWebhook, EventTrigger, Posture, ResourceSpecification
+
+    wanted = AutomationCore(
+        name=_overdue_name(name),
+        description=f"Posts that {overdue.series} has had no good run for too long (gclflow notify).",
+        enabled=True,
+        trigger=EventTrigger(
+            after={RUN_FINISHED},
+            expect={RUN_FINISHED},
+            match=ResourceSpecification(
+                {"prefect.resource.id": [resource("series", overdue.series)["prefect.resource.id"]]}
+            ),
+            posture=Posture.Proactive,
+            threshold=1,
+            within=overdue.after,
+        ),
+        actions=[CallWebhook(block_document_id=block, payload=_OVERDUE_PAYLOAD)],
+    )
+    return _whole(wanted)
+
+
+def _overdue_name(name: str) -> str:
+    return f"{name}-overdue"
+
+
+def _whole(automation: "AutomationCore") -> "AutomationCore":
+    """The automation with all its fields set; an update sends no others.
+
+    The types that tell actions apart are among them; an owner must not be.
+    """
+    core = type(automation)
+    return core.model_validate(automation.model_dump(mode="json", exclude={"owner_resource"}))
+
+
+def _server() -> dict[str, str]:
     """How to reach the server that outlives a run."""
-    if url := os.environ.get("PREFECT_API_URL"):
-        auth = os.environ.get("PREFECT_API_AUTH_STRING")
-        if not answers(url):
-            raise ConfigurationError(f"PREFECT_API_URL names {without_userinfo(url)}, which does not answer")
-        return {"PREFECT_API_URL": url} | ({"PREFECT_API_AUTH_STRING": auth} if auth else {})
-    if found := client_environment(Home()):
+    if found := lasting_server():
         return found
     raise ConfigurationError(
         "notices need a Prefect server that stays: start one with gclflow up, or set PREFECT_API_URL"

@@ -21,6 +21,8 @@ from flows.server_safety import without_userinfo
 from flows.service import Service
 
 HEARTBEAT_SECONDS = 30  # the shortest that Prefect allows; runs that are silent for three are taken for dead
+HISTORY_DAYS = 90
+"""How long the server remembers runs; the register of runs in the store remembers longer."""
 _START_SECONDS = 120.0
 _POLL_SECONDS = 0.1
 
@@ -45,15 +47,29 @@ def prefect_server(home: Path) -> Iterator[str]:
         ServerNotStarted: the configured server does not answer, or the private one did not come up.
     """
     with ExitStack() as stack:
-        url = os.environ.get("PREFECT_API_URL")
-        if url and not answers(url):
-            raise ServerNotStarted(
-                f"PREFECT_API_URL names {without_userinfo(url)}, which does not answer; "
-                "unset it for a private server"
-            )
-        if not url and (standing := client_environment(Home())):
-            url = stack.enter_context(_exported(standing))["PREFECT_API_URL"]
-        yield url or stack.enter_context(_private_server(home))
+        if lasting := lasting_server():
+            yield stack.enter_context(_exported(lasting))["PREFECT_API_URL"]
+        else:
+            yield stack.enter_context(_private_server(home))
+
+
+def lasting_server() -> dict[str, str]:
+    """What a client must export to reach the server that outlives a run; empty where there is none.
+
+    It is the one that PREFECT_API_URL names, else the one that ``gclflow up`` has started from here.
+
+    Raises:
+        ServerNotStarted: the one that is configured does not answer.
+    """
+    url = os.environ.get("PREFECT_API_URL")
+    if not url:
+        return client_environment(Home())
+    if not answers(url):
+        raise ServerNotStarted(
+            f"PREFECT_API_URL names {without_userinfo(url)}, which does not answer; unset it to do without"
+        )
+    auth = os.environ.get("PREFECT_API_AUTH_STRING")
+    return {"PREFECT_API_URL": url} | ({"PREFECT_API_AUTH_STRING": auth} if auth else {})
 
 
 def client_environment(home: Home) -> dict[str, str]:
@@ -125,6 +141,9 @@ def server_environment(folder: Path, port: int) -> dict[str, str]:
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{port}",
         # Kept in memory, a restarted server would not know the leases of running flows, and end them.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        # The database forgets runs that ended long ago, and their events, pages and log lines.
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(HISTORY_DAYS * 86_400),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "DO_NOT_TRACK": "1",

@@ -14,6 +14,7 @@ from flows.deploy import (
     WORK_POOL,
     connect,
     deployments_file,
+    file_switches,
     fingerprint,
     make_deployments,
     make_work_pool,
@@ -74,6 +75,7 @@ def up(
         ServerNotStarted: the server did not come up, or refused the deployments.
     """
     with home.locked():
+        home.trim_logs()
         file, folder = _deployments(home, deployments)
         is_new = _start_server(home, port, auth=home.asks_for_login if auth is None else auth)
         environment = client_environment(home)
@@ -157,7 +159,7 @@ def _register(home: Home, file: Path, folder: Path, environment: Mapping[str, st
         names = make_deployments(client, home, file, folder, {**_plain_environment(), **environment})
         remove_deployments(client, set(known.get("names", ())) - set(names))
     document = {"fingerprint": wanted, "file": str(file), "folder": str(folder), "names": list(names)}
-    home.write("deployed", document)
+    home.write("deployed", {**document, "switches": file_switches(file)})
 
 
 def _start_worker(home: Home, environment: Mapping[str, str], folder: Path) -> bool:
@@ -171,6 +173,7 @@ def _start_worker(home: Home, environment: Mapping[str, str], folder: Path) -> b
     command = [sys.executable, "-m", "prefect", "worker", "start"]
     command += ["--pool", WORK_POOL, "--type", "process", "--name", f"gclflow-{home.folder.parent.name}"]
     settings = {**environment, "PREFECT_WORKER_QUERY_SECONDS": "5", STARTED_BY_UP: "1"}
+    settings["GCLFLOW_HOME"] = str(home.folder)
     service.start(command, {**_plain_environment(), **settings}, folder=folder, server=speaks_with)
     return True
 

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -141,18 +141,18 @@ class Runs:
         )
 
     def verify(self, *, quarantine: bool = True) -> list[str]:
-        """What is wrong with the entries of the register; damaged ones are quarantined."""
+        """What is wrong with entries and pointers of the register; damaged ones are quarantined."""
         damaged = []
         for name in self.series():
             for path in sorted((self.folder / name).glob("[0-9]*.json")):
-                try:
-                    _load(path)
-                except FileNotFoundError:
-                    continue
-                except (OSError, ValueError) as error:
-                    damaged.append(f"run {name}/{path.stem}: {_one_line(error)}")
+                if reason := _damage(path, _load):
+                    damaged.append(f"run {name}/{path.stem}: {reason}")
                     if quarantine:
                         self.store.quarantine(path, damaged[-1])
+            if reason := _damage(self.folder / name / _POINTER, self._named):
+                damaged.append(f"last good run of {name}: {reason}")
+                if quarantine:  # it is looked up among the entries until a good run comes
+                    self.store.quarantine(self.folder / name / _POINTER, damaged[-1])
         return damaged
 
     def last_good(self, series: str) -> RunEntry | None:
@@ -163,7 +163,7 @@ class Runs:
         """
         pointer = self.folder / _checked(series) / _POINTER
         try:
-            entry = _load(self._path(series, str(read_small(pointer, max_bytes=_MAX_BYTES)["run"])))
+            entry = self._named(pointer)
             if entry.good:
                 return entry
         except (OSError, ValueError, TypeError, KeyError) as error:
@@ -282,6 +282,11 @@ class Runs:
     def _write(self, entry: RunEntry) -> None:
         write_small(self.store, self._path(entry.series, entry.run), entry.model_dump(mode="json"))
 
+    def _named(self, pointer: Path) -> RunEntry:
+        """The entry that a series' pointer names."""
+        run = str(read_small(pointer, max_bytes=_MAX_BYTES)["run"])
+        return _load(self._path(pointer.parent.name, run))
+
     def _path(self, series: str, run: str) -> Path:
         if not re.fullmatch(_RUN, run):
             raise ValueError(f"{run!r} is not the id of a run")
@@ -309,6 +314,15 @@ def _load(path: Path) -> RunEntry:
     if (entry.series, f"{entry.run}.json") != (path.parent.name, path.name):
         raise ValueError("it belongs to another series or run")
     return entry
+
+
+def _damage(path: Path, load: Callable[[Path], RunEntry]) -> str | None:
+    """Why a file cannot be read; None where it can, or is not there."""
+    try:
+        load(path)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        return _one_line(error) if os.path.lexists(path) else None
+    return None
 
 
 def _checked(series: str) -> str:

@@ -6,8 +6,10 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import numpy as np
 import pytest
 
 from data_contracts.errors import ContractViolation
-from flows.notices import NAME, install_notice, notify, remove_notice
+from flows.notices import NAME, OVERDUE_EVENT, Overdue, install_notice, notify, remove_notice
 from flows.running import run_pipeline
 from flows.server import free_port, server_command, server_environment, wait_until_up
 from tasks.regression import RunRegressed
@@ -199,6 +201,40 @@ def test_a_notice_is_installed_once_moved_tested_and_removed(
     assert notify(None, remove=True) == "there was none"
     with connect(standing) as client:
         assert not client.read_automations_by_name(NAME)
+
+
+def test_a_series_without_a_good_run_for_too_long_is_posted_once(
+    standing: dict[str, str], receiver: Receiver
+) -> None:
+    from flows.deploy import connect
+
+    install_notice(receiver.url, standing, overdue=Overdue("nightly", timedelta(seconds=12)))
+    ends = []
+    with connect(standing) as client:
+        for series, wait in (("nightly", 8.0), ("other", 0.0), ("nightly", 0.0)):
+            ends.append(datetime.now(UTC))
+            event = {
+                "event": "gclflow.run.finished",
+                "occurred": ends[-1].isoformat(),
+                "id": str(uuid.uuid4()),
+                "resource": {
+                    "prefect.resource.id": f"gclflow.series.{series}",
+                    "prefect.resource.name": series,
+                },
+                "payload": {},
+            }
+            client.request("POST", "/events", json=[event])
+            time.sleep(wait)
+    (post,) = receiver.wait_for(OVERDUE_EVENT)
+    assert datetime.now(UTC) - ends[-1] > timedelta(seconds=12)
+    assert post["resource"] == "gclflow.series.nightly"
+    assert post["occurred"].startswith(f"{ends[-1]:%Y-%m-%d %H:%M:%S}"), "of the last good run"
+    assert "nightly: no good run since" in post["text"]
+    time.sleep(15)
+    assert [found["event"] for found in receiver.posts] == [OVERDUE_EVENT], "once, until the next good run"
+    assert notify(None, remove=True) == "removed"
+    with connect(standing) as client:
+        assert not [found for found in client.read_automations() if found.name.startswith(NAME)]
 
 
 def test_what_comes_from_data_arrives_as_text(noticed: Receiver, standing: dict[str, str]) -> None:

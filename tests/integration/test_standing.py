@@ -8,6 +8,7 @@ from typing import Any
 
 import psutil
 import pytest
+import yaml
 
 from flows.dead_runs import SILENCES
 from flows.deploy import connect
@@ -87,11 +88,16 @@ def test_a_schedule_that_was_switched_off_stays_off_when_the_deployments_change(
     with connect(client_environment(home)) as client:
         nightly = client.read_deployment_by_name("pipeline/nightly")
         client.update_deployment_schedule(nightly.id, nightly.schedules[0].id, active=False)
-    text = (folder / "prefect.yaml").read_text()
-    (folder / "prefect.yaml").write_text(text.replace("keep_days: 30", "keep_days: 31"))
+    document = yaml.safe_load((folder / "prefect.yaml").read_text())
+    maintenance = next(found for found in document["deployments"] if found["name"] == "maintenance")
+    maintenance["parameters"]["keep_days"] = 31
+    maintenance["schedules"][0]["active"] = True  # what is written anew in the file counts
+    (folder / "prefect.yaml").write_text(yaml.safe_dump(document))
     gclflow(folder, "up")
     with connect(client_environment(home)) as client:
-        assert client.read_deployment_by_name("maintenance/maintenance").parameters["keep_days"] == 31
+        weekly = client.read_deployment_by_name("maintenance/maintenance")
+        assert weekly.parameters["keep_days"] == 31
+        assert [schedule.active for schedule in weekly.schedules] == [True]
         nightly = client.read_deployment_by_name("pipeline/nightly")
         assert [schedule.active for schedule in nightly.schedules] == [False]
 

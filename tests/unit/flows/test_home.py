@@ -68,3 +68,18 @@ def test_the_place_comes_from_the_argument_then_the_environment(
 
 def test_a_home_that_was_never_up_asks_for_a_login(tmp_path: Path) -> None:
     assert Home(tmp_path).asks_for_login
+
+
+def test_a_log_that_has_grown_is_set_aside_and_its_writer_goes_on(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    with home.locked():
+        pass
+    with home.log("server").open("ab", buffering=0) as writer:
+        writer.write(b"old\n" * 100)
+        assert home.trim_logs(max_bytes=1000) == ()
+        assert home.trim_logs(max_bytes=100) == ("server.log",)
+        writer.write(b"new\n")
+    assert home.log("server").read_bytes() == b"new\n"
+    aside = home.folder / "server.log.1"
+    assert aside.read_bytes() == b"old\n" * 100
+    assert mode(aside) == 0o600

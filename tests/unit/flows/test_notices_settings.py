@@ -1,6 +1,7 @@
 """What a notice posts and when, and which addresses are taken; without a server."""
 
 import json
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -8,7 +9,8 @@ from uuid import UUID
 import pytest
 
 from flows.config import ConfigurationError
-from flows.notices import EVENTS, TEST_EVENT, automation, install_notice, notify
+from flows.notices import EVENTS, TEST_EVENT, Overdue, automation, install_notice, notify
+from flows.server import ServerNotStarted
 
 BLOCK = UUID("00000000-0000-4000-8000-000000000000")
 
@@ -91,10 +93,12 @@ def test_without_a_server_that_stays_there_is_nothing_to_install(monkeypatch: py
     with pytest.raises(ConfigurationError, match="gclflow up"):
         notify("http://127.0.0.1:9/x")
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
-    with pytest.raises(ConfigurationError, match="does not answer"):
+    with pytest.raises(ServerNotStarted, match="does not answer"):
         notify(None, remove=True)
 
 
 def test_it_takes_an_address_or_something_else_to_do() -> None:
     with pytest.raises(ConfigurationError, match="address"):
         notify(None)
+    with pytest.raises(ConfigurationError, match="address"):
+        notify(None, test=True, overdue=Overdue("nightly", timedelta(hours=26)))

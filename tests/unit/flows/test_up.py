@@ -7,6 +7,7 @@ import pytest
 
 from flows import up
 from flows.config import ConfigurationError
+from flows.deploy import deployments_file, file_switches, kept_switches
 from flows.home import Home
 
 
@@ -50,3 +51,32 @@ def test_what_points_at_another_server_is_not_handed_on(monkeypatch: pytest.Monk
     plain = up._plain_environment()
     assert "of another" not in plain.values()
     assert plain["PREFECT_LOGGING_LEVEL"] == "DEBUG"
+
+
+def test_a_switch_stays_unless_the_file_says_otherwise_than_before() -> None:
+    switched = {"pipeline/nightly at-two": False, "pipeline/hourly often": True, "stage/train s": True}
+    said = {"nightly at-two": True, "hourly often": True}
+    assert kept_switches(switched, said, said) == switched
+    says = {"nightly at-two": True, "hourly often": False, "train s": False}
+    assert kept_switches(switched, said, says) == {"pipeline/nightly at-two": False, "stage/train s": True}
+
+
+def test_what_a_file_says_of_its_schedules(tmp_path: Path) -> None:
+    file = tmp_path / "prefect.yaml"
+    file.write_text(
+        "deployments:\n"
+        "  - name: nightly\n"
+        "    schedules: [{slug: a, active: false}, {slug: b}, {cron: '0 2 * * *'}]\n"
+        "  - name: train\n"
+    )
+    assert file_switches(file) == {"nightly a": False, "nightly b": True}
+    for broken in ("", "deployments: 3", "[", "deployments: [{schedules: [{slug: a}]}]"):
+        file.write_text(broken)
+        assert file_switches(file) == {}
+
+
+def test_a_folder_without_deployments_gets_those_that_come_with_gclflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert file_switches(deployments_file()) == {"nightly nightly": False, "maintenance weekly": False}

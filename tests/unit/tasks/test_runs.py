@@ -293,3 +293,17 @@ def test_verification_moves_damaged_entries_to_the_quarantine(runs: Runs) -> Non
     assert runs.verify() == [] and runs.entries() == [good]
     kept = [path for path in (runs.store.root / ".quarantine").iterdir() if path.suffix != ".json"]
     assert [bad.run in path.name for path in kept] == [True]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"run": 1}', b"not json"])
+def test_verification_moves_a_damaged_pointer_to_the_quarantine(runs: Runs, content: bytes) -> None:
+    good = runs.record(entry(1))
+    runs.advance(good)
+    assert runs.verify() == []
+    pointer = runs.folder / "nightly" / "last-good.json"
+    pointer.write_bytes(content)
+    (message,) = runs.verify()
+    assert message.startswith("last good run of nightly: ")
+    assert not pointer.exists()
+    assert runs.verify() == []
+    assert runs.last_good("nightly") == good

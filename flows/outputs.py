@@ -1,7 +1,10 @@
 """What ``--out`` gets: run.json, the report with this run's times, and the result tables."""
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from flows.record import Metric, RunRecord, machine, stage_entry, versions
@@ -40,8 +43,28 @@ def run_record(state: PipelineState, *, preset: str | None) -> RunRecord:
 
 
 def export_run(state: PipelineState, record: RunRecord, out: Path) -> None:
-    """Write one run's results into `out`; every file appears whole or not at all."""
+    """Write one run's results into `out`; every file appears whole or not at all, and all are of one run.
+
+    Two runs that write into one folder take turns; what the later one writes stays.
+    """
     out.mkdir(parents=True, exist_ok=True)
+    with _turn(out):
+        _export(state, record, out)
+
+
+@contextmanager
+def _turn(out: Path) -> Iterator[None]:
+    """Nobody else writes into this folder while the body runs."""
+    descriptor = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):  # a network's file system may not lock folders
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _export(state: PipelineState, record: RunRecord, out: Path) -> None:
     for name, (kind, table) in _TABLES.items():
         if kind in state.artifacts and (source := state.store.path(state.artifacts[kind]) / table).exists():
             replace_file(out / name, source.read_bytes())

@@ -88,6 +88,20 @@ class Service:
             raise
         return child
 
+    def end_children(self, *, seconds: float) -> None:
+        """Ask what it has started to end, and wait for that; it runs on itself.
+
+        Args:
+            seconds: to wait at most.
+        """
+        process = self.process
+        if process is None:
+            return
+        children = _children(process, recursive=False)
+        for child in children:
+            _signal(child, signal.SIGTERM)
+        _ended(children, seconds)
+
     def stop(self, *, patience: Sequence[float] = (_TERM_SECONDS,)) -> bool:
         """End it and every process below it; returns whether it was running.
 
@@ -120,9 +134,9 @@ def _beginning(pid: int) -> str:
         return f"{psutil.Process(pid).create_time():.0f}"
 
 
-def _children(process: psutil.Process) -> list[psutil.Process]:
+def _children(process: psutil.Process, *, recursive: bool = True) -> list[psutil.Process]:
     try:
-        return list(process.children(recursive=True))
+        return list(process.children(recursive=recursive))
     except psutil.Error:
         return []
 

@@ -34,8 +34,9 @@ from flows.server import (
 from flows.service import Service
 
 DEFAULT_PORT = 4200
-# A worker that is asked to stop waits for its runs; asked again, it ends them and reports them as crashed.
-_WORKER_PATIENCE = (5.0, 15.0)
+# A worker that is asked to stop kills its runs, which then cannot say so. Asked themselves, they write a
+# checkpoint and report that they have crashed; for that, server and worker must still be there.
+_RUNS_SECONDS, _WORKER_PATIENCE = 20.0, (5.0, 15.0)
 
 
 @dataclass(frozen=True)
@@ -99,12 +100,8 @@ def down(home: Home) -> tuple[str, ...]:
     if not home.folder.is_dir():
         return ()
     with home.locked():
-        stopped = [
-            service.name
-            for service, patience in ((worker(home), _WORKER_PATIENCE), (server(home), (10.0,)))
-            if service.stop(patience=patience)
-        ]
-    return tuple(stopped)
+        stopped = {"worker": _stop_worker(home), "server": server(home).stop()}
+    return tuple(name for name, was_running in stopped.items() if was_running)
 
 
 def server(home: Home) -> Service:
@@ -169,13 +166,19 @@ def _start_worker(home: Home, environment: Mapping[str, str], folder: Path) -> b
     if service.process is not None:
         if service.facts.get("server") == speaks_with:
             return False
-        service.stop(patience=_WORKER_PATIENCE)  # it knows the old address, or the old secret
+        _stop_worker(home)  # it knows the old address, or the old secret
     command = [sys.executable, "-m", "prefect", "worker", "start"]
     command += ["--pool", WORK_POOL, "--type", "process", "--name", f"gclflow-{home.folder.parent.name}"]
     settings = {**environment, "PREFECT_WORKER_QUERY_SECONDS": "5", STARTED_BY_UP: "1"}
     settings["GCLFLOW_HOME"] = str(home.folder)
     service.start(command, {**_plain_environment(), **settings}, folder=folder, server=speaks_with)
     return True
+
+
+def _stop_worker(home: Home) -> bool:
+    service = worker(home)
+    service.end_children(seconds=_RUNS_SECONDS)
+    return service.stop(patience=_WORKER_PATIENCE)
 
 
 def _plain_environment() -> dict[str, str]:

@@ -3,10 +3,10 @@
     python -m tests.faults.kill_rounds --rounds 50 --log kill-rounds.jsonl
 
 A round starts the nightly deployment with a seed of its own, waits a random while, and kills the flow's
-process, the worker, the server, both, or a Dask worker with SIGKILL. Then it brings up what stands
-(`gclflow up`) and starts the same run once more. It passes if that run completes with the digests of an
-undisturbed run, the store verifies, nothing unfinished and no process is left, and no run stays open for two
-minutes.
+process, the worker, the server, a Dask worker, worker and flow, or everything at once with SIGKILL. Then it
+brings up what stands (`gclflow up`) and starts the same run once more. It passes if that run completes with
+the digests of an undisturbed run, the store verifies, nothing unfinished and no process is left, and no run
+stays open for two minutes.
 """
 
 import argparse
@@ -36,7 +36,7 @@ CONFIG: dict[str, Any] = {
     "cluster": {"num_clusters": 4, "num_stability_runs": 0},
     "evaluate": {"num_splits": 2, "num_clustering_seeds": 2},
 }
-TARGETS = ("flow", "worker", "server", "worker and flow", "dask worker")
+TARGETS = ("flow", "worker", "server", "worker and flow", "dask worker", "everything")
 STUCK_SECONDS = 120.0
 _LONGEST_WAIT = 15.0  # about as long as a run takes once its process is there
 _ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
@@ -123,6 +123,12 @@ def _kill(home: Home, target: str) -> bool:
         "server": lambda: [server(home).process],
         "worker and flow": lambda: [service, flow],
         "dask worker": lambda: _dask_workers(flow)[:1],
+        "everything": lambda: [
+            server(home).process,
+            service,
+            *(flow.children(recursive=True) if flow else ()),
+            flow,
+        ],
     }
     found = [process for process in victims[target]() if process is not None]
     for process in found:

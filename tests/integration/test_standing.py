@@ -113,8 +113,55 @@ def test_what_was_killed_is_started_again(folder: Path, home: Home) -> None:
     assert "fail" not in gclflow(folder, "doctor")
 
 
+def start_long_run(folder: Path, home: Home) -> Any:
+    """A run whose training takes minutes; returns its id once it has written a checkpoint."""
+    config = {**TINY, "seed": 1, "train": {"epochs": 100_000, "checkpoint_every": 50}}
+    with connect(client_environment(home)) as client:
+        nightly = client.read_deployment_by_name("pipeline/nightly")
+        parameters = {**nightly.parameters, "config": config, "series": None}
+        run = client.create_flow_run_from_deployment(nightly.id, parameters=parameters).id
+    known = checkpoints(folder)
+    wait(lambda: len(checkpoints(folder) - known) >= 2, "checkpoints")
+    return run
+
+
+def checkpoints(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob(".store/.scratch/train-*/checkpoints/*.json")}
+
+
+def state_of(home: Home, run: Any) -> Any:
+    with connect(client_environment(home)) as client:
+        return client.read_flow_run(run).state
+
+
+def test_a_cancelled_run_stops_soon_and_keeps_its_checkpoint(folder: Path, home: Home) -> None:
+    from prefect.states import Cancelling
+
+    run = start_long_run(folder, home)
+    with connect(client_environment(home)) as client:
+        client.set_flow_run_state(run, Cancelling())
+    wait(lambda: state_of(home, run).type.value == "CANCELLED", "the end of a cancelled run", seconds=60)
+    service = worker(home).process
+    assert service is not None
+    wait(lambda: not service.children(recursive=True), "the end of its processes", seconds=30)
+    kept = checkpoints(folder)
+    assert kept
+    again = start_long_run(folder, home)  # the same settings: it goes on from there
+    newest = max(checkpoints(folder))
+    assert newest > max(kept)
+    with connect(client_environment(home)) as client:
+        client.set_flow_run_state(again, Cancelling())
+    wait(lambda: state_of(home, again).type.value == "CANCELLED", "the end of a cancelled run", seconds=60)
+
+
 def test_down_leaves_nothing_behind(folder: Path, home: Home) -> None:
+    run = start_long_run(folder, home)
     assert "stopped" in gclflow(folder, "down")
     assert processes_of(home) == []
     assert "nothing was running" in gclflow(folder, "down")
     assert entries(folder), "results stay"
+
+    gclflow(folder, "up")
+    assert state_of(home, run).type.value == "CRASHED", "the run has said that it ended"
+    gclflow(folder, "down")
+    assert processes_of(home) == []

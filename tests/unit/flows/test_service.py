@@ -60,6 +60,17 @@ def test_what_it_has_started_ends_with_it(service: Service) -> None:
     assert not child.is_running()
 
 
+def test_what_it_has_started_can_be_ended_alone(service: Service) -> None:
+    process = start(service, PARENT)
+    wait_for_log(service)
+    (child,) = process.children()
+    service.end_children(seconds=10)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+    assert service.process == process
+    service.stop()
+    service.end_children(seconds=10)  # nothing is there any more
+
+
 def test_one_that_does_not_listen_is_killed(service: Service) -> None:
     process = start(service, STUBBORN)
     wait_for_log(service)

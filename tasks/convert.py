@@ -16,6 +16,7 @@ import scipy.sparse as sp
 
 from data_contracts.tables import TABLES
 from gcl.graph import Features, Graph, Labels, Split
+from gcl.workspace import MEMORY, Workspace
 
 _ROW_GROUP_BYTES = 32 << 20
 _EDGE_ROWS = 1 << 20
@@ -179,17 +180,34 @@ def read_column(path: Path, column: str) -> np.ndarray:
     return np.asarray(array.to_numpy(zero_copy_only=False))
 
 
-def read_matrix(path: Path, column: str) -> np.ndarray:
-    """A fixed_size_list column as float32 [N, width]."""
-    file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
-    width = file.schema_arrow.field(column).type.list_size
-    matrix = np.empty((file.metadata.num_rows, width), np.float32)
+def read_matrix(path: Path, column: str, workspace: Workspace = MEMORY) -> np.ndarray:
+    """A fixed_size_list column as float32 [N, width].
+
+    Args:
+        path: the file.
+        column: its name.
+        workspace: where the array is put.
+    """
+    num_rows, width = matrix_shape(path, column)
+    matrix = workspace.empty((num_rows, width))
     start = 0
-    for batch in file.iter_batches(batch_size=max(1, _ROW_GROUP_BYTES // (4 * width)), columns=[column]):
-        block = batch.column(0).flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+    for block in matrix_blocks(path, column):
         matrix[start : start + len(block)] = block
         start += len(block)
     return matrix
+
+
+def matrix_shape(path: Path, column: str) -> tuple[int, int]:
+    """Rows and width of a fixed_size_list column, from the file's footer."""
+    return num_rows(path), int(pq.read_schema(path).field(column).type.list_size)
+
+
+def matrix_blocks(path: Path, column: str) -> Iterator[np.ndarray]:
+    """The rows of a fixed_size_list column as float32 blocks of at most 32 MiB, in order."""
+    file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
+    width = file.schema_arrow.field(column).type.list_size
+    for batch in file.iter_batches(batch_size=max(1, _ROW_GROUP_BYTES // (4 * width)), columns=[column]):
+        yield batch.column(0).flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
 
 
 def read_node_ids(folder: Path) -> pa.Array:
@@ -197,26 +215,45 @@ def read_node_ids(folder: Path) -> pa.Array:
     return pq.read_table(folder / "nodes.parquet", columns=["node_id"]).column("node_id").combine_chunks()
 
 
-def read_graph(folder: Path, *, with_features: bool = True) -> Graph:
-    """A graph artifact as a Graph. Labels are elsewhere."""
+def read_graph(folder: Path, *, with_features: bool = True, workspace: Workspace = MEMORY) -> Graph:
+    """A graph artifact as a Graph. Labels are elsewhere.
+
+    Args:
+        folder: the artifact.
+        with_features: whether its features are read, too.
+        workspace: where edges and dense features are put.
+    """
     metadata = json.loads((folder / "metadata.json").read_bytes())
-    edges = pq.read_table(folder / "edges.parquet", use_threads=False)
-    weights = edges.column("weight").to_numpy() if "weight" in edges.column_names else None
-    features = folder / "features.parquet"
+    edges, features = _read_edges(folder / "edges.parquet", workspace), folder / "features.parquet"
     return Graph(
         num_nodes=int(metadata["num_nodes"]),
-        src_E=edges.column("src").to_numpy(),
-        dst_E=edges.column("dst").to_numpy(),
-        x_NF=_read_features(features) if with_features and features.exists() else None,
-        weight_E=weights,
+        src_E=edges["src"],
+        dst_E=edges["dst"],
+        x_NF=_read_features(features, workspace) if with_features and features.exists() else None,
+        weight_E=edges.get("weight"),
         is_undirected=bool(metadata["is_undirected"]),
     )
 
 
-def _read_features(path: Path) -> Features:
+def _read_edges(path: Path, workspace: Workspace) -> dict[str, np.ndarray]:
+    """The columns of an edges table."""
+    file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
+    columns = {
+        field.name: workspace.empty((file.metadata.num_rows,), field.type.to_pandas_dtype())
+        for field in file.schema_arrow
+    }
+    start = 0
+    for batch in file.iter_batches(batch_size=_EDGE_ROWS):
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            columns[name][start : start + batch.num_rows] = column.to_numpy()
+        start += batch.num_rows
+    return columns
+
+
+def _read_features(path: Path, workspace: Workspace) -> Features:
     schema = pq.read_schema(path)
     if "x" in schema.names:
-        return read_matrix(path, "x")
+        return read_matrix(path, "x", workspace)
     table = pq.read_table(path, use_threads=False)
     indices, values = (table.column(name).combine_chunks() for name in ("indices", "values"))
     shape = (table.num_rows, int(json.loads((schema.metadata or {})[b"num_features"])))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gcl.workspace import Workspace
 from tasks.artifact import METADATA, VOLATILE, Artifact, canonical_json
 from tasks.progress import Progress, report
 from tasks.store import Store
@@ -124,6 +125,10 @@ class Work:
     def scratch(self) -> Path:
         """A folder for unfinished work under this key; survives a crash, removed on publication."""
         return self._store.scratch(self.stage, self.key)
+
+    def workspace(self) -> Workspace:
+        """Where this execution puts large arrays: unnamed files, so attempts at one key share nothing."""
+        return Workspace(self.scratch())
 
     def expect(self, table: str, **facts: Any) -> None:
         """Facts about an output table that its contract is checked against: ``num_nodes=2708``."""

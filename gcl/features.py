@@ -42,28 +42,6 @@ def normalise_rows(x_NF: Features, norm: Literal["none", "l1", "l2"]) -> Feature
     return out_NF
 
 
-def standardise_columns(x_NF: Features) -> Features:
-    """Each column divided by its standard deviation and, if dense, moved to mean 0; constant ones become 0.
-
-    For columns of different units (age, income): without it the largest unit decides every similarity.
-    Sparse columns are scaled only, since moving them would fill them.
-
-    Args:
-        x_NF: float32, dense or CSR; never modified.
-
-    Returns:
-        float32, sparse if the input is.
-    """
-    mean_F = np.asarray(x_NF.mean(0, dtype=np.float64)).reshape(-1)
-    if sp.issparse(x_NF):
-        square_F = np.asarray(x_NF.multiply(x_NF).astype(np.float64).mean(0)).reshape(-1)
-        scale_F = _inverse(np.sqrt(np.maximum(square_F - mean_F**2, 0)))
-        data = (x_NF.data * scale_F[x_NF.indices]).astype(np.float32)
-        return sp.csr_matrix((data, x_NF.indices, x_NF.indptr), shape=x_NF.shape)
-    scale_F = _inverse(x_NF.std(0, dtype=np.float64))
-    return np.asarray(((x_NF - mean_F) * scale_F).astype(np.float32))
-
-
 def _inverse(value: np.ndarray) -> np.ndarray:
     """1 / value, and 0 where value is 0."""
     return np.asarray(np.divide(1.0, value, out=np.zeros_like(value), where=value > 0))

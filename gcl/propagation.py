@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from gcl.graph import Graph
+from gcl.workspace import MEMORY, Workspace, row_slices
 
 if TYPE_CHECKING:
     import torch
 
 BackendName = Literal["auto", "dgl", "torch"]
 Csr = tuple[np.ndarray, np.ndarray, np.ndarray | None]
+_EDGE_BYTES = 64  # what an edge takes while it is put in its place
 
 
 def resolve_backend(name: BackendName = "auto", device: str = "cpu") -> Literal["dgl", "torch"]:
@@ -66,13 +68,14 @@ def _import_dgl() -> ModuleType:
     return dgl  # type: ignore[no-any-return]
 
 
-def csr_arrays(graph: Graph, *, self_loops: bool = False) -> Csr:
+def csr_arrays(graph: Graph, *, self_loops: bool = False, workspace: Workspace = MEMORY) -> Csr:
     """The graph as CSR (row = src) with the smallest index type that holds it.
 
     Args:
         graph: edges sorted by (src, dst).
         self_loops: give every node that has none an edge to itself, of weight 1; a self-loop that the
             source already has stays as it is, so no node counts itself twice.
+        workspace: where the arrays of E are put; besides, memory is O(N).
 
     Returns:
         (indptr of N + 1, indices of E, float32 weights of E or None for an unweighted graph).
@@ -80,27 +83,57 @@ def csr_arrays(graph: Graph, *, self_loops: bool = False) -> Csr:
     Raises:
         ValueError: an edge weight is negative or not finite; D^-1 A would not be a random walk.
     """
-    src_E, dst_E, weight_E = graph.src_E, graph.dst_E, graph.weight_E
-    if weight_E is not None and not (np.isfinite(weight_E).all() and (weight_E >= 0).all()):
+    degree_N = np.bincount(graph.src_E, minlength=graph.num_nodes)
+    first_N = np.cumsum(degree_N) - degree_N
+    lacks_loop_N = np.full(graph.num_nodes, self_loops)
+    for edges in row_slices(graph.num_edges, _EDGE_BYTES):
+        src_B = graph.src_E[edges]
+        lacks_loop_N[src_B[src_B == graph.dst_E[edges]]] = False
+    degree_N += lacks_loop_N
+    num_edges = graph.num_edges + int(lacks_loop_N.sum())
+    index_type = np.int32 if max(num_edges, graph.num_nodes) < 2**31 else np.int64
+    indptr = np.zeros(graph.num_nodes + 1, index_type)
+    np.cumsum(degree_N, out=indptr[1:])
+    indices = workspace.empty((num_edges,), index_type)
+    weights = None if graph.weight_E is None else workspace.empty((num_edges,), np.float32)
+    for edges in row_slices(graph.num_edges, _EDGE_BYTES):
+        src_B, dst_B = graph.src_E[edges], graph.dst_E[edges]
+        # A new self-loop goes between the smaller and the larger neighbours, so it moves the larger ones on.
+        within_B = np.arange(edges.start, edges.stop) - first_N[src_B]
+        place_B = indptr[src_B] + within_B + (lacks_loop_N[src_B] & (dst_B > src_B))
+        indices[place_B] = dst_B
+        if weights is not None and graph.weight_E is not None:
+            weights[place_B] = _checked_weights(graph.weight_E[edges])
+    if self_loops:
+        _place_loops(graph, indptr, lacks_loop_N, indices, weights)
+    return indptr, indices, weights
+
+
+def _place_loops(
+    graph: Graph,
+    indptr: np.ndarray,
+    lacks_loop_N: np.ndarray,
+    indices: np.ndarray,
+    weights: np.ndarray | None,
+) -> None:
+    """Write the new self-loops into the places that were left for them."""
+    place_N = indptr[:-1].astype(np.int64)
+    for edges in row_slices(graph.num_edges, _EDGE_BYTES):
+        src_B = graph.src_E[edges]
+        num_smaller = np.bincount(src_B[graph.dst_E[edges] < src_B] - src_B[0])
+        place_N[src_B[0] : src_B[0] + len(num_smaller)] += num_smaller
+    nodes = np.flatnonzero(lacks_loop_N)
+    indices[place_N[nodes]] = nodes
+    if weights is not None:
+        weights[place_N[nodes]] = 1
+
+
+def _checked_weights(weight_B: np.ndarray) -> np.ndarray:
+    if not (np.isfinite(weight_B).all() and (weight_B >= 0).all()):
         raise ValueError(
             "smoothing needs finite edge weights of at least 0; some are negative, NaN or infinite"
         )
-    degree_N = np.bincount(src_E, minlength=graph.num_nodes)
-    if self_loops:
-        node_N = np.arange(graph.num_nodes)
-        lacks_loop_N = np.ones(graph.num_nodes, bool)
-        lacks_loop_N[src_E[src_E == dst_E]] = False
-        num_below_N = np.bincount(src_E[dst_E < src_E], minlength=graph.num_nodes)
-        position_N = np.cumsum(degree_N) - degree_N + num_below_N
-        dst_E = np.insert(dst_E, position_N[lacks_loop_N], node_N[lacks_loop_N])
-        if weight_E is not None:
-            weight_E = np.insert(weight_E, position_N[lacks_loop_N], np.float32(1))
-        degree_N = degree_N + lacks_loop_N
-    index_type = np.int32 if max(len(dst_E), graph.num_nodes) < 2**31 else np.int64
-    indptr = np.zeros(graph.num_nodes + 1, index_type)
-    np.cumsum(degree_N, out=indptr[1:])
-    weights = None if weight_E is None else np.ascontiguousarray(weight_E, np.float32)
-    return indptr, dst_E.astype(index_type), weights
+    return weight_B
 
 
 class Propagation:

@@ -8,30 +8,31 @@ Shape legend: N nodes, F features, L steps, c columns of one block.
 """
 
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import scipy.sparse as sp
 from pydantic import Field, model_validator
 
 from gcl.config import Config, operational
 from gcl.errors import UnsuitableSetting
-from gcl.features import (
-    degree_features,
-    normalise_rows,
-    principal_components,
-    spectral_features,
-    standardise_columns,
-)
-from gcl.graph import Features, Graph
+from gcl.feature_rows import FeatureRows, finite, standardised
+from gcl.features import degree_features, normalise_rows, principal_components, spectral_features
+from gcl.graph import Graph
 from gcl.propagation import BackendName, Csr, csr_arrays, effective_degrees, out_degrees, resolve_backend
-from gcl.smoothing_blocks import MapBlocks, Plan, map_in_process, smooth_in_files, smooth_in_memory
+from gcl.smoothing_blocks import ColumnBlocks, MapBlocks, Plan, smooth_in_files, smooth_in_process
+from gcl.workspace import MEMORY, Workspace, row_slices
 
 # 64 and 128 columns measured alike at 200k nodes on two idle cores, 128 faster on busy ones, 32 and
-# fewer slower; four such blocks are all the memory a worker needs beside the graph.
+# fewer slower.
 BLOCK_COLUMNS = 128
+# A block, its sum over levels, its next step, and what is copied in and out.
+NUM_BUFFERS = 4
+BUFFER_BYTES = 6 << 30
+BASE_BYTES = 1 << 30  # the interpreter with torch and dgl, vectors of N
 NUM_SPECTRAL_FEATURES = 64
 
 
@@ -145,14 +146,32 @@ class Smoothed:
     """Smoothed features and what is known of them.
 
     Attributes:
-        x_NF: float32, C order.
+        blocks: the features before `norm` is applied.
+        norm: of each row.
         weights: float64 w_0..w_L.
-        bound: no entry of `x_NF` is larger than this in magnitude.
+        bound: no entry is larger than this in magnitude.
     """
 
-    x_NF: np.ndarray
+    blocks: ColumnBlocks
+    norm: Literal["none", "l2"]
     weights: np.ndarray
     bound: float
+
+    @property
+    def num_features(self) -> int:
+        """F."""
+        return self.blocks.ranges[-1][1] if self.blocks.ranges else 0
+
+    def row_blocks(self) -> Iterator[np.ndarray]:
+        """The features as float32 [B, F] blocks of rows, of at most 32 MiB each."""
+        for x_BF in self.blocks.row_blocks():
+            yield np.asarray(normalise_rows(x_BF, self.norm))
+
+    @cached_property
+    def x_NF(self) -> np.ndarray:
+        """float32 [N, F], whole, C order."""
+        found = list(self.row_blocks())
+        return np.concatenate(found) if found else np.empty((0, self.num_features), np.float32)
 
 
 def takes_dask(config: SmoothingConfig, *, num_nodes: int, num_features: int) -> bool:
@@ -162,35 +181,49 @@ def takes_dask(config: SmoothingConfig, *, num_nodes: int, num_features: int) ->
     return config.backend == "dask"
 
 
-def prepare_features(graph: Graph, config: SmoothingConfig, *, seed: int) -> Features:
+def prepared_rows(
+    graph: Graph, config: SmoothingConfig, *, seed: int, attributes: FeatureRows | None = None
+) -> FeatureRows:
     """The features that enter the filter: chosen, row-normalised, reduced; float32, dense or CSR.
 
+    Degrees and attributes are streamed. Spectral features and principal components are computed in memory.
+
+    Args:
+        graph: their graph.
+        config: what is chosen.
+        seed: of the decompositions.
+        attributes: the graph's attributes, where they are not in the graph.
+
     Raises:
-        ValueError: attributes asked for and the graph has none, or a value is not finite.
+        UnsuitableSetting: attributes asked for and the graph has none.
     """
     if config.features == "spectral":
         num_components = config.num_components or NUM_SPECTRAL_FEATURES
         spectral_NF = spectral_features(graph, num_components=num_components, seed=seed)
-        return normalise_rows(spectral_NF, config.normalise_input)
+        return _normalised(FeatureRows.of(spectral_NF), config.normalise_input)
     if config.features == "degree":
-        x_NF: Features = degree_features(graph, max_degree=config.max_degree)
-    elif graph.x_NF is None or graph.num_features == 0:
+        rows = FeatureRows.of(degree_features(graph, max_degree=config.max_degree))
+    elif attributes is None and graph.x_NF is not None:
+        rows = FeatureRows.of(graph.x_NF)
+    else:
+        rows = attributes or FeatureRows((graph.num_nodes, 0), lambda: iter(()))
+    if rows.shape[1] == 0:
         raise UnsuitableSetting(
             'the graph has no attributes: set smooth.features to "degree" (one-hot degrees) or "spectral" '
             "(Laplacian eigenvectors)"
         )
-    else:
-        x_NF = graph.x_NF
-    if not np.isfinite(x_NF.data if sp.issparse(x_NF) else x_NF).all():
-        raise ValueError(
-            "features contain NaN or infinite values; smoothing would spread them to all neighbours"
-        )
+    rows = finite(rows)
     if config.standardise:
-        x_NF = standardise_columns(x_NF)
-    x_NF = normalise_rows(x_NF, config.normalise_input)
+        rows = standardised(rows)
+    rows = _normalised(rows, config.normalise_input)
     if config.num_components is not None:
-        return principal_components(x_NF, num_components=config.num_components, seed=seed)
-    return x_NF
+        whole_NF = rows.whole()
+        return FeatureRows.of(principal_components(whole_NF, num_components=config.num_components, seed=seed))
+    return rows
+
+
+def _normalised(rows: FeatureRows, norm: Literal["none", "l1", "l2"]) -> FeatureRows:
+    return rows if norm == "none" else rows.map(lambda x_BF: normalise_rows(x_BF, norm))
 
 
 def smooth_features(
@@ -198,83 +231,95 @@ def smooth_features(
     config: SmoothingConfig,
     *,
     seed: int,
-    map_blocks: MapBlocks = map_in_process,
+    attributes: FeatureRows | None = None,
+    map_blocks: MapBlocks | None = None,
     scratch: Path | None = None,
+    workspace: Workspace = MEMORY,
+    memory_limit: int | None = None,
     propagation_backend: BackendName = "auto",
     device: str = "cpu",
 ) -> Smoothed:
     """Smooth the features of a graph.
 
-    Memory: features in and out, and four blocks of columns per worker. Sparse features become dense one block
-    at a time.
+    Memory: the graph in CSR form and three blocks of columns; with a workspace on a disk, which takes
+    (N x F x 4 + E x 4) bytes, nothing else of size N x F.
 
     Args:
         graph: directed graphs aggregate over out-neighbours.
         config: filter, operator, preparation, block plan.
         seed: for the principal components and the spectral features; the filter draws nothing.
+        attributes: the graph's attributes, where they are not in the graph.
         map_blocks: runs a function on blocks, in any order and any process that sees `scratch`; results
             in the order of the blocks. The function is idempotent: a block may run again after a lost worker.
-        scratch: existing folder for memory-mapped work files, left in place; needs (N x F x 8 + E x 4) bytes.
-            Without it, work stays in memory for `map_in_process` and in a temporary folder otherwise.
+            None works in this process.
+        scratch: existing folder for the files of `map_blocks`, left in place; needs (N x F x 8 + E x 4)
+            bytes. None takes a temporary folder.
+        workspace: where large arrays are put.
+        memory_limit: bytes this process may take; narrows the blocks of columns. None: blocks of up to
+            128 columns, all copies of one in at most 6 GiB.
         propagation_backend: see `gcl.propagation.resolve_backend`.
         device: torch device.
 
     Returns:
         The smoothed features, the same bytes for every block plan, worker count and number of threads.
     """
-    x_NF = prepare_features(graph, config, seed=seed)
+    rows = prepared_rows(graph, config, seed=seed, attributes=attributes)
     weights = filter_weights(config)
-    csr = csr_arrays(graph, self_loops=config.self_loops)
-    bound = _bound(x_NF, csr, weights, config)
+    csr = csr_arrays(graph, self_loops=config.self_loops, workspace=workspace)
     plan = Plan(
         weights=tuple(weights.tolist()),
         convolution=config.convolution,
         backend=resolve_backend(propagation_backend, device),
         device=device,
     )
-    width = _block_columns(config, num_nodes=graph.num_nodes, num_columns=x_NF.shape[1], csr=csr)
-    firsts = range(0, x_NF.shape[1], width)
-    ranges = [(first, min(first + width, x_NF.shape[1])) for first in firsts]
-    if scratch is None and map_blocks is map_in_process:
-        out_NF = smooth_in_memory(x_NF, csr, plan, ranges)
-    elif scratch is None:
-        with tempfile.TemporaryDirectory(prefix="gclflow-smooth-") as folder:
-            out_NF = smooth_in_files(x_NF, csr, plan, ranges, Path(folder), map_blocks)
+    width = _block_columns(config, shape=rows.shape, csr=csr, memory_limit=memory_limit)
+    firsts = range(0, rows.shape[1], width)
+    ranges = [(first, min(first + width, rows.shape[1])) for first in firsts]
+    if map_blocks is None:
+        blocks, largest = smooth_in_process(rows, csr, plan, ranges, workspace)
+    elif scratch is not None:
+        blocks, largest = smooth_in_files(rows, csr, plan, ranges, scratch, map_blocks)
     else:
-        out_NF = smooth_in_files(x_NF, csr, plan, ranges, scratch, map_blocks)
+        with tempfile.TemporaryDirectory(prefix="gclflow-smooth-") as folder:
+            blocks, largest = smooth_in_files(rows, csr, plan, ranges, Path(folder), map_blocks)
+    bound = largest * _growth(csr, weights, config)
     if config.normalise_output == "l2":
-        normalised = normalise_rows(out_NF, "l2")
-        return Smoothed(np.asarray(normalised), weights, min(bound, 1.0 + 1e-6))
-    return Smoothed(out_NF, weights, bound)
+        bound = min(bound, 1.0 + 1e-6)
+    return Smoothed(blocks, config.normalise_output, weights, bound)
 
 
-def _bound(x_NF: Features, csr: Csr, weights: np.ndarray, config: SmoothingConfig) -> float:
-    """max|x| (d_max / d_min)^r sum|w|: T averages, so only D^r ... D^-r can enlarge; and rounding."""
+def _growth(csr: Csr, weights: np.ndarray, config: SmoothingConfig) -> float:
+    """(d_max / d_min)^r sum|w|: T averages, so only D^r ... D^-r can enlarge; and rounding."""
     indptr, indices, weight_E = csr
-    values = x_NF.data if sp.issparse(x_NF) else x_NF
-    largest = max(float(values.max(initial=0)), -float(values.min(initial=0)))
     num_out_N = np.diff(indptr)
     degree_N = out_degrees(indptr, weight_E)
     # A node that only receives edges is scaled by 1 (see degree_scaling), so it counts with degree 1.
     is_touched_N = num_out_N > 0
-    is_touched_N[indices] = True
+    for part in row_slices(len(indices), 8):
+        is_touched_N[indices[part]] = True
     touched_degrees = effective_degrees(degree_N)[is_touched_N]
     spread = touched_degrees.max() / touched_degrees.min() if len(touched_degrees) else 1.0
     # Adding d numbers one after the other errs by at most d units in the last place, at each of L steps.
     num_roundings = len(weights) * (float(num_out_N.max(initial=0)) + 4)
     rounding = float(np.exp(num_roundings * np.finfo(np.float32).eps / 2))
-    return float(largest * spread**config.convolution * np.abs(weights).sum() * rounding)
+    return float(spread**config.convolution * np.abs(weights).sum() * rounding)
 
 
-def _block_columns(config: SmoothingConfig, *, num_nodes: int, num_columns: int, csr: Csr) -> int:
+def _block_columns(
+    config: SmoothingConfig, *, shape: tuple[int, int], csr: Csr, memory_limit: int | None
+) -> int:
     if config.block_columns is not None:
         return config.block_columns
+    num_nodes, num_columns = shape
+    csr_bytes = sum(part.nbytes for part in csr if part is not None)
     width = min(BLOCK_COLUMNS, max(num_columns, 1))
     if takes_dask(config, num_nodes=num_nodes, num_features=num_columns):
         width = min(width, -(-num_columns // config.num_workers))
-        if config.memory_limit is not None:
-            csr_bytes = sum(part.nbytes for part in csr if part is not None)
-            # Half the limit: the other half is the interpreter with torch, and mapped pages.
-            budget = config.memory_limit // 2 - 2 * csr_bytes
-            width = min(width, budget // (4 * 4 * max(num_nodes, 1)))
+        memory_limit = config.memory_limit
+        # Half the limit: the other half is the interpreter with torch, and mapped pages.
+        budget = None if memory_limit is None else memory_limit // 2 - 2 * csr_bytes
+    else:
+        budget = BUFFER_BYTES if memory_limit is None else memory_limit - BASE_BYTES - 2 * csr_bytes
+    if budget is not None:
+        width = min(width, budget // (NUM_BUFFERS * 4 * max(num_nodes, 1)))
     return max(width, 1)

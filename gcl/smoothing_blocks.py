@@ -9,16 +9,17 @@ Shape legend: N nodes, F features, L steps, c columns of one block.
 import json
 import os
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-import scipy.sparse as sp
 
+from gcl.feature_rows import FeatureRows
 from gcl.graph import Features
 from gcl.propagation import Csr, Propagation
+from gcl.workspace import Workspace, row_slices
 
 
 @dataclass(frozen=True)
@@ -50,53 +51,93 @@ class Block:
 MapBlocks = Callable[[Callable[[Block], str], Sequence[Block]], Sequence[str]]
 
 
+class ColumnBlocks:
+    """A matrix of N rows cut into blocks of columns, each an array by itself.
+
+    Args:
+        ranges: first and last + 1 column of each block, in order.
+        arrays: float32 [N, c] each.
+    """
+
+    def __init__(self, ranges: Sequence[tuple[int, int]], arrays: Sequence[np.ndarray]) -> None:
+        self.ranges, self.arrays = tuple(ranges), list(arrays)
+
+    def fill(self, rows: FeatureRows) -> float:
+        """Write rows into the blocks; returns the largest magnitude met."""
+        start, largest = 0, 0.0
+        for x_BF in rows.blocks():
+            for dense_BF in _dense_blocks(x_BF):
+                part = slice(start, start + len(dense_BF))
+                for (first, last), array_Nc in zip(self.ranges, self.arrays, strict=True):
+                    array_Nc[part] = dense_BF[:, first:last]
+                largest = max(largest, float(dense_BF.max(initial=0)), -float(dense_BF.min(initial=0)))
+                start = part.stop
+        return largest
+
+    def row_blocks(self) -> Iterator[np.ndarray]:
+        """The matrix as float32 [B, F] blocks of rows, of at most 32 MiB each."""
+        width = self.ranges[-1][1] if self.ranges else 0
+        for rows in row_slices(len(self.arrays[0]) if self.arrays else 0, 4 * width):
+            yield np.concatenate([array_Nc[rows] for array_Nc in self.arrays], axis=1)
+
+
+def _dense_blocks(x_BF: Features) -> Iterator[np.ndarray]:
+    """A block as dense blocks of bounded size."""
+    if isinstance(x_BF, np.ndarray):
+        yield x_BF
+        return
+    for rows in row_slices(x_BF.shape[0], 4 * x_BF.shape[1]):
+        yield np.asarray(x_BF[rows].toarray(order="C"), np.float32)
+
+
 def map_in_process(function: Callable[[Block], str], blocks: Sequence[Block]) -> list[str]:
     """Run the blocks one after the other here, with all of torch's threads."""
     return [function(block) for block in blocks]
 
 
-def smooth_in_memory(x_NF: Features, csr: Csr, plan: Plan, ranges: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Smooth the column ranges one after the other; returns float32 N x F."""
+def smooth_in_process(
+    rows: FeatureRows, csr: Csr, plan: Plan, ranges: Sequence[tuple[int, int]], workspace: Workspace
+) -> tuple[ColumnBlocks, float]:
+    """Smooth the column ranges one after the other, in place.
+
+    Memory: the graph, and three times the widest block.
+
+    Returns:
+        The smoothed blocks, and the largest magnitude of what was smoothed.
+    """
     indptr, indices, weight_E = csr
+    arrays = [workspace.empty((rows.shape[0], last - first)) for first, last in ranges]
+    blocks = ColumnBlocks(ranges, arrays)
+    largest = blocks.fill(rows)
     propagation = Propagation(indptr, indices, weight_E=weight_E, backend=plan.backend, device=plan.device)
-    columns = x_NF if isinstance(x_NF, np.ndarray) else x_NF.tocsc()
-    out_NF = np.empty(x_NF.shape, np.float32)
-    for first, last in ranges:
-        block = columns[:, first:last]
-        x_Nc = block.toarray(order="C") if sp.issparse(block) else np.array(block, np.float32, order="C")
-        out_NF[:, first:last] = _filter_block(propagation, x_Nc, plan)
-    return out_NF
+    for array_Nc in arrays:
+        # A copy: random reads are slower from the pages of a file.
+        array_Nc[...] = _filter_block(propagation, np.array(array_Nc), plan)
+    return blocks, largest
 
 
 def smooth_in_files(
-    x_NF: Features,
+    rows: FeatureRows,
     csr: Csr,
     plan: Plan,
     ranges: Sequence[tuple[int, int]],
     folder: Path,
     map_blocks: MapBlocks,
-) -> np.ndarray:
-    """Lay the work out in `folder`, have it done, and put the blocks together."""
+) -> tuple[ColumnBlocks, float]:
+    """Lay the work out in `folder`, and have it done; returns as `smooth_in_process`."""
     for name, array in zip(("indptr", "indices", "edge_weight"), csr, strict=True):
         if array is not None:
             np.save(folder / f"{name}.npy", array)
-    is_sparse = not isinstance(x_NF, np.ndarray)
-    if not isinstance(x_NF, np.ndarray):
-        columns = x_NF.tocsc()
-        for name in ("data", "indices", "indptr"):
-            np.save(folder / f"x_{name}.npy", getattr(columns, name))
-    else:
-        # A file a block: a worker that read its columns from one large file would read all of it.
-        for first, last in ranges:
-            np.save(folder / f"x_{first}.npy", np.ascontiguousarray(x_NF[:, first:last], np.float32))
-    layout = {"plan": asdict(plan), "is_sparse": is_sparse, "is_weighted": csr[2] is not None}
+    # A file a block: a worker that read its columns from one large file would read all of it.
+    arrays = [_new_file(folder / f"x_{first}.npy", (rows.shape[0], last - first)) for first, last in ranges]
+    largest = ColumnBlocks(ranges, arrays).fill(rows)
+    for array in arrays:
+        array.flush()
+    layout = {"plan": asdict(plan), "is_weighted": csr[2] is not None}
     (folder / "plan.json").write_text(json.dumps(layout))
-    blocks = [Block(str(folder), first, last) for first, last in ranges]
-    names = map_blocks(smooth_block, blocks)
-    out_NF = np.empty(x_NF.shape, np.float32)
-    for block, name in zip(blocks, names, strict=True):
-        out_NF[:, block.first : block.last] = np.load(folder / name, mmap_mode="r", allow_pickle=False)
-    return out_NF
+    names = map_blocks(smooth_block, [Block(str(folder), first, last) for first, last in ranges])
+    smoothed = [np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in names]
+    return ColumnBlocks(ranges, smoothed), largest
 
 
 def smooth_block(block: Block) -> str:
@@ -116,10 +157,7 @@ def smooth_block(block: Block) -> str:
         backend=plan.backend,
         device=plan.device,
     )
-    if layout["is_sparse"]:
-        x_Nc = _sparse_columns(folder, block, propagation.num_nodes)
-    else:
-        x_Nc = np.load(folder / f"x_{block.first}.npy", allow_pickle=False)
+    x_Nc = np.load(folder / f"x_{block.first}.npy", allow_pickle=False)
     out_Nc = _filter_block(propagation, x_Nc, plan)
     name = f"out_{block.first}.npy"
     partial = folder / f"{name}.{os.getpid()}-{uuid.uuid4().hex}.partial"
@@ -129,18 +167,18 @@ def smooth_block(block: Block) -> str:
     return name
 
 
+def _new_file(path: Path, shape: tuple[int, int]) -> np.memmap[Any, np.dtype[np.float32]]:
+    """A float32 npy file to be filled through memory, with room for all of it on the disk."""
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    with path.open("r+b") as file:
+        if size := path.stat().st_size:
+            os.posix_fallocate(file.fileno(), 0, size)
+    return array
+
+
 def _mapped(path: Path) -> np.ndarray:
     # Copy on write: torch refuses to promise that it leaves a read-only array alone.
     return np.load(path, mmap_mode="c", allow_pickle=False)  # type: ignore[no-any-return]
-
-
-def _sparse_columns(folder: Path, block: Block, num_nodes: int) -> np.ndarray:
-    indptr = _mapped(folder / "x_indptr.npy")[block.first : block.last + 1]
-    entries = slice(int(indptr[0]), int(indptr[-1]))
-    rows = _mapped(folder / "x_indices.npy")[entries]
-    parts = (_mapped(folder / "x_data.npy")[entries], rows, indptr - indptr[0])
-    columns = sp.csc_matrix(parts, shape=(num_nodes, block.last - block.first))
-    return np.asarray(columns.toarray(order="C"))
 
 
 def _filter_block(propagation: Propagation, x_Nc: np.ndarray, plan: Plan) -> np.ndarray:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import scipy.sparse as sp
 
 from data_contracts.tables import TABLES
+from gcl.feature_rows import FeatureRows
 from gcl.graph import Features, Graph, Labels, Split
 from gcl.workspace import MEMORY, Workspace
 
@@ -71,19 +72,49 @@ def write_matrix(
         others: the other columns, whole.
         **schema_options: passed to the table's schema.
     """
-    schema = TABLES[table].schema(width=matrix_NF.shape[1], **schema_options)
+    num_rows, width = matrix_NF.shape
+    blocks = (matrix_NF[start:stop] for start, stop in row_blocks(num_rows, width))
+    return write_matrix_blocks(
+        path, table, blocks, width=width, column=column, others=others, **schema_options
+    )
+
+
+def write_matrix_blocks(
+    path: Path,
+    table: str,
+    blocks: Iterable[np.ndarray],
+    *,
+    width: int,
+    column: str = "x",
+    others: Mapping[str, Any] | None = None,
+    **schema_options: Any,
+) -> int:
+    """Write such a table from blocks of rows, a row group each.
+
+    Args:
+        path: the file.
+        table: contract name.
+        blocks: float32 [B, width] in order; their heights are part of the file's bytes.
+        width: of the rows.
+        column: name of the list column.
+        others: the other columns, whole.
+        **schema_options: passed to the table's schema.
+    """
+    schema = TABLES[table].schema(width=width, **schema_options)
     arrays = {name: _as_array(values, schema.field(name).type) for name, values in (others or {}).items()}
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for start, stop in row_blocks(*matrix_NF.shape):
-            lists = dense_lists(np.ascontiguousarray(matrix_NF[start:stop], np.float32))
+        start = 0
+        for block in blocks:
+            lists = dense_lists(np.ascontiguousarray(block, np.float32))
             yield pa.record_batch(
                 [
-                    lists if field.name == column else arrays[field.name].slice(start, stop - start)
+                    lists if field.name == column else arrays[field.name].slice(start, len(block))
                     for field in schema
                 ],
                 schema=schema,
             )
+            start += len(block)
 
     return write_batches(path, schema, batches())
 
@@ -248,6 +279,16 @@ def _read_edges(path: Path, workspace: Workspace) -> dict[str, np.ndarray]:
             columns[name][start : start + batch.num_rows] = column.to_numpy()
         start += batch.num_rows
     return columns
+
+
+def read_feature_rows(folder: Path) -> FeatureRows | None:
+    """The features of a graph artifact, dense ones streamed; None for a graph without."""
+    path = folder / "features.parquet"
+    if not path.exists():
+        return None
+    if "x" not in pq.read_schema(path).names:
+        return FeatureRows.of(_read_features(path, MEMORY))
+    return FeatureRows(matrix_shape(path, "x"), lambda: iter(matrix_blocks(path, "x")))
 
 
 def _read_features(path: Path, workspace: Workspace) -> Features:

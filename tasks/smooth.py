@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from gcl.smoothing import SmoothingConfig, smooth_features, takes_dask
-from gcl.smoothing_blocks import map_in_process
-from tasks.convert import read_graph, write_matrix
+from gcl.smoothing_blocks import MapBlocks
+from tasks.convert import read_feature_rows, read_graph, write_matrix_blocks
 from tasks.stage import Stage
 from tasks.work import Work
 
@@ -17,36 +17,35 @@ _SEED = 0  # of the randomised decompositions alone: smoothing is the same for e
 
 def smooth(work: Work, config: SmoothingConfig) -> None:
     """Filter the features; the result does not depend on where or in which blocks it was computed."""
-    graph = read_graph(work.input("graph"))
+    workspace = work.workspace()
+    graph = read_graph(work.input("graph"), with_features=False, workspace=workspace)
+    attributes = read_feature_rows(work.input("graph"))
+    num_features = 0 if attributes is None else attributes.shape[1]
     with ExitStack() as stack:
-        map_blocks, scratch = map_in_process, None
-        if takes_dask(config, num_nodes=graph.num_nodes, num_features=graph.num_features):
-            from tasks.dask_pool import dask_map
-
-            map_blocks = stack.enter_context(
-                dask_map(
-                    address=config.dask_address,
-                    num_workers=config.num_workers,
-                    threads_per_worker=config.threads_per_worker,
-                    memory_limit=config.memory_limit,
-                    folder=work.scratch(),
-                )
-            )
-            # A folder of its own: two processes at the same key must not write each other's blocks.
-            folder = tempfile.TemporaryDirectory(prefix="blocks-", dir=work.scratch())
-            scratch = Path(stack.enter_context(folder))
-        smoothed = smooth_features(graph, config, seed=_SEED, map_blocks=map_blocks, scratch=scratch)
-    write_matrix(
-        work.output("smoothed") / "features.parquet",
-        "smoothed.features",
-        smoothed.x_NF,
-        others={"node": np.arange(graph.num_nodes)},
-    )
+        map_blocks, scratch = None, None
+        if takes_dask(config, num_nodes=graph.num_nodes, num_features=num_features):
+            map_blocks, scratch = _dask(stack, work, config)
+        smoothed = smooth_features(
+            graph,
+            config,
+            seed=_SEED,
+            attributes=attributes,
+            map_blocks=map_blocks,
+            scratch=scratch,
+            workspace=workspace,
+        )
+        write_matrix_blocks(
+            work.output("smoothed") / "features.parquet",
+            "smoothed.features",
+            smoothed.row_blocks(),
+            width=smoothed.num_features,
+            others={"node": np.arange(graph.num_nodes)},
+        )
     work.describe(
         "smoothed",
         {
             "num_nodes": graph.num_nodes,
-            "num_features": smoothed.x_NF.shape[1],
+            "num_features": smoothed.num_features,
             "weights": smoothed.weights.tolist(),
             "graph": work.inputs["graph"].digest,
         },
@@ -54,9 +53,27 @@ def smooth(work: Work, config: SmoothingConfig) -> None:
     work.expect(
         "smoothed.features",
         num_nodes=graph.num_nodes,
-        num_features=smoothed.x_NF.shape[1],
+        num_features=smoothed.num_features,
         max_abs=smoothed.bound,
     )
+
+
+def _dask(stack: ExitStack, work: Work, config: SmoothingConfig) -> tuple[MapBlocks, Path]:
+    """A map over blocks on Dask workers, and a folder that they see."""
+    from tasks.dask_pool import dask_map
+
+    map_blocks = stack.enter_context(
+        dask_map(
+            address=config.dask_address,
+            num_workers=config.num_workers,
+            threads_per_worker=config.threads_per_worker,
+            memory_limit=config.memory_limit,
+            folder=work.scratch(),
+        )
+    )
+    # A folder of its own: two processes at the same key must not write each other's blocks.
+    folder = tempfile.TemporaryDirectory(prefix="blocks-", dir=work.scratch())
+    return map_blocks, Path(stack.enter_context(folder))
 
 
 SMOOTH = Stage(

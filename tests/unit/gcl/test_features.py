@@ -9,7 +9,6 @@ from gcl.features import (
     normalise_rows,
     principal_components,
     spectral_features,
-    standardise_columns,
 )
 from gcl.graph import Graph
 
@@ -104,17 +103,3 @@ def test_spectral_features_separate_two_cliques():
 def test_spectral_features_need_more_nodes_than_components():
     with pytest.raises(ValueError, match="below N=13"):
         spectral_features(two_cliques(), num_components=13, seed=0)
-
-
-def test_standardised_columns_have_mean_zero_and_deviation_one() -> None:
-    x_NF = np.array([[1, 100, 5], [2, 300, 5], [3, 200, 5], [4, 400, 5]], np.float32)
-    out_NF = standardise_columns(x_NF)
-    np.testing.assert_allclose(out_NF.mean(0), 0, atol=1e-6)
-    np.testing.assert_allclose(out_NF.std(0), [1, 1, 0], atol=1e-6)
-
-
-def test_standardised_sparse_columns_are_scaled_and_stay_sparse() -> None:
-    x_NF = sp.random(50, 6, density=0.3, format="csr", dtype=np.float32, random_state=0)
-    out_NF = standardise_columns(x_NF)
-    assert sp.issparse(out_NF) and out_NF.nnz == x_NF.nnz
-    np.testing.assert_allclose(np.asarray(out_NF.todense()).std(0), 1, atol=1e-5)

@@ -18,12 +18,12 @@ def open_training_data(work: Work, config: MethodConfig, *, with_labels: bool = 
     training role of the source's first split are handed over; embedding needs none, even then.
     """
     declared = method_class(config.name)
-    rows = work.input("smoothed") / "features.parquet"
-    x_NF = read_matrix(rows, "x") if "smoothed" in declared.inputs else None
-    graph = read_graph(work.input("graph")) if "graph" in declared.inputs else None
+    rows, workspace = work.input("smoothed") / "features.parquet", work.workspace()
+    x_NF = read_matrix(rows, "x", workspace) if "smoothed" in declared.inputs else None
+    graph = read_graph(work.input("graph"), workspace=workspace) if "graph" in declared.inputs else None
     num_nodes = num_rows(rows) if graph is None else graph.num_nodes
     y_N = _training_labels(work) if declared.uses_labels and with_labels else None
-    return TrainingData(num_nodes=num_nodes, x_NF=x_NF, graph=graph, y_N=y_N)
+    return TrainingData(num_nodes=num_nodes, x_NF=x_NF, graph=graph, y_N=y_N, workspace=workspace)
 
 
 def build_for(data: TrainingData, config: MethodConfig, *, num_classes: int | None, seed: int) -> Method:

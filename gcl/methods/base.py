@@ -15,6 +15,7 @@ from gcl.errors import NotDefined
 from gcl.graph import Graph
 from gcl.methods.configs.rows import MethodInputs
 from gcl.random import numpy_generator
+from gcl.workspace import MEMORY, Workspace
 
 EMBED_ROWS = 8192
 """Rows embedded at a time. Fixed, because a matrix product may round differently for another height."""
@@ -32,12 +33,14 @@ class TrainingData:
         graph: the graph; for methods that read "graph".
         y_N: int32 known classes, -1 where unknown, holding training labels alone; None for every method
             that does not declare `uses_labels`.
+        workspace: where embeddings of all nodes are put.
     """
 
     num_nodes: int
     x_NF: np.ndarray | None = None
     graph: Graph | None = None
     y_N: np.ndarray | None = None
+    workspace: Workspace = MEMORY
 
     def __post_init__(self) -> None:
         if self.num_nodes < 1:

@@ -85,7 +85,7 @@ class SmoothedRowsMethod(Method):
     def _embed_blocks(
         self, data: TrainingData, batch_size: int, encode: Callable[[Tensor, int], Tensor]
     ) -> np.ndarray:
-        z_ND = np.empty((data.num_nodes, self.config.embedding_size), np.float32)
+        z_ND = data.workspace.empty((data.num_nodes, self.config.embedding_size))
         with evaluation(self), torch.no_grad():
             for block, first in enumerate(range(0, data.num_nodes, batch_size)):
                 rows_B = torch.arange(first, min(first + batch_size, data.num_nodes))

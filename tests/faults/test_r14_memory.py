@@ -21,7 +21,7 @@ def limit_memory(num_bytes: int) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_smooth_survives_too_little_memory(tmp_path: Path) -> None:
-    """100,000 rows of 64 columns, 26 MB a copy, in 64 MB."""
+    """100,000 rows of 64 columns, 26 MB a block, in 20 MB."""
     import dgl  # noqa: F401  loaded before the limit, which is about the data
     import torch
 
@@ -34,7 +34,7 @@ def test_smooth_survives_too_little_memory(tmp_path: Path) -> None:
     torch.set_num_threads(1)
 
     def starved() -> None:
-        limit_memory(64 << 20)
+        limit_memory(20 << 20)
         with pytest.raises((MemoryError, RuntimeError), match="(?i)alloc|memory"):
             run_direct(config, store, until="smooth")
 

@@ -21,6 +21,7 @@ from gcl.workspace import MEMORY, Workspace
 
 _ROW_GROUP_BYTES = 32 << 20
 _EDGE_ROWS = 1 << 20
+_COLUMN_BYTES = 256 << 20
 
 
 def write_batches(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
@@ -39,18 +40,31 @@ def write_batches(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatc
 
 
 def write_columns(path: Path, table: str, columns: Mapping[str, Any], **schema_options: Any) -> int:
-    """Write a contracted table from whole columns.
+    """Write a contracted table from whole columns, converted and written in row blocks.
 
     Args:
         path: the file.
         table: contract name, e.g. ``labels.labels``.
-        columns: arrays by column name; numpy, Arrow or lists.
+        columns: arrays by column name; numpy (may be memory-mapped, or a broadcast constant), Arrow or lists.
         **schema_options: passed to the table's schema: ``node_id_type``, ``metadata``, ``extra_columns``.
+
+    Raises:
+        ValueError: columns of different lengths.
     """
     schema = TABLES[table].schema(**schema_options)
-    arrays = [_as_array(columns[field.name], field.type) for field in schema]
-    whole = pa.table(arrays, schema=schema)
-    return write_batches(path, schema, whole.to_batches(max_chunksize=_EDGE_ROWS))
+    lengths = {name: len(columns[name]) for name in schema.names}
+    num_rows = lengths[schema.names[0]]
+    if set(lengths.values()) != {num_rows}:
+        raise ValueError(f"columns of table {table} have different lengths: {lengths}")
+    widths = [values.shape[1] for values in columns.values() if getattr(values, "ndim", 1) == 2]
+    step = min(_EDGE_ROWS, max(1, _COLUMN_BYTES // (4 * max(widths, default=1))))
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for start in range(0, num_rows, step):
+            arrays = [_as_array(columns[field.name][start : start + step], field.type) for field in schema]
+            yield pa.record_batch(arrays, schema=schema)
+
+    return write_batches(path, schema, batches())
 
 
 def write_matrix(
@@ -142,17 +156,21 @@ def write_checks(path: Path, checks: Iterable[tuple[int, np.ndarray]], *, width:
     return write_batches(path, schema, batches())
 
 
-def read_checks(path: Path, *, num_nodes: int) -> Iterator[tuple[int, np.ndarray]]:
+def read_checks(
+    path: Path, *, num_nodes: int, workspace: Workspace = MEMORY
+) -> Iterator[tuple[int, np.ndarray]]:
     """Epoch and float32 [N, k] of each check of a ``checks.checks`` table, one at a time.
 
     Args:
         path: the file.
         num_nodes: N.
+        workspace: where a check is put.
     """
     file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
     width = file.schema_arrow.field("z").type.list_size
-    z_NK, filled = np.empty((num_nodes, width), np.float32), 0
-    for batch in file.iter_batches(batch_size=num_nodes, columns=["epoch", "z"]):
+    z_NK, filled = workspace.empty((num_nodes, width)), 0
+    rows = min(num_nodes, max(1, _ROW_GROUP_BYTES // (4 * width)))
+    for batch in file.iter_batches(batch_size=rows, columns=["epoch", "z"]):
         epoch_B = batch.column(0).to_numpy()
         z_BK = batch.column(1).flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
         while len(z_BK):
@@ -161,7 +179,7 @@ def read_checks(path: Path, *, num_nodes: int) -> Iterator[tuple[int, np.ndarray
             filled += len(part)
             if filled == num_nodes:
                 yield int(epoch_B[len(part) - 1]), z_NK
-                z_NK, filled = np.empty((num_nodes, width), np.float32), 0
+                z_NK, filled = workspace.empty((num_nodes, width)), 0
             z_BK, epoch_B = z_BK[len(part) :], epoch_B[len(part) :]
 
 

@@ -65,6 +65,33 @@ def test_a_large_matrix_is_written_and_read_in_blocks(
     assert np.array_equal(read_matrix(path, "x"), x_NF)
 
 
+def clusters_columns(num_nodes: int) -> dict[str, object]:
+    rng = np.random.default_rng(0)
+    return {
+        "node": np.arange(num_nodes),
+        "node_id": pa.array([str(node) for node in range(num_nodes)]),
+        "cluster": rng.integers(3, size=num_nodes),
+        "confidence": np.broadcast_to(np.float32(0.5), num_nodes),
+        "membership": rng.random((num_nodes, 3), np.float32),
+    }
+
+
+def test_columns_are_written_in_blocks_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, parts, columns = tmp_path / "whole.parquet", tmp_path / "parts.parquet", clusters_columns(100)
+    write_columns(whole, "clusters.clusters", columns, node_id_type=pa.string())
+    monkeypatch.setattr(convert, "_COLUMN_BYTES", 7 * 3 * 4)
+    assert write_columns(parts, "clusters.clusters", columns, node_id_type=pa.string()) == 100
+    assert pq.read_metadata(whole).num_row_groups == 1
+    assert pq.read_metadata(parts).num_row_groups == 15, "the wide column sets the size of a block"
+    assert pq.read_table(parts).equals(pq.read_table(whole))
+
+
+def test_columns_of_different_lengths_are_refused(tmp_path: Path) -> None:
+    columns = clusters_columns(5) | {"cluster": np.zeros(4, np.int64)}
+    with pytest.raises(ValueError, match=r"clusters\.clusters.*'cluster': 4"):
+        write_columns(tmp_path / "a.parquet", "clusters.clusters", columns, node_id_type=pa.string())
+
+
 def test_a_dense_weighted_graph_survives(tmp_path: Path) -> None:
     x_NF = np.eye(3, 2, dtype=np.float32)
     write_graph(tmp_path, is_undirected=False)

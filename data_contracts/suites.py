@@ -169,7 +169,7 @@ CLAUSES: dict[str, tuple[Clause, ...]] = {
     "negatives.pairs": (
         *in_range("anchors_in_range", "anchor", 0, _LAST_NODE),
         *in_range("candidates_in_range", "candidate", 0, _LAST_NODE),
-        *in_range("similarities_are_cosines", "similarity", -1.001, 1.001),
+        *in_range("similarities_within_bound", "similarity", fact("min_similarity"), fact("max_similarity")),
         *in_range("weights_not_negative", "weight", 0.0, None),
     ),
     "embeddings.embeddings": _EMBEDDING,

@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ByteSize, Field, ValidationError, model_validator
 
 from gcl.clustering.config import ClusterConfig
 from gcl.config import Config, operational
@@ -57,6 +57,12 @@ class PipelineConfig(Config):
     seed: int = Field(0, ge=0, le=MAX_SEED, description="seed of every random draw of the run")
     device: Literal["auto", "cpu", "cuda"] = operational(
         "auto", description="where to train; the device it resolves to joins the cache key"
+    )
+    memory_limit: ByteSize | None = operational(
+        None,
+        ge=2**28,
+        description="memory a stage may take, as 8GB: work is cut into smaller blocks to stay below it, a "
+        "stage that cannot is refused before it begins; none: what the machine has",
     )
 
     @model_validator(mode="after")

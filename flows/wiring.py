@@ -55,6 +55,7 @@ def request_ingest(state: PipelineState) -> StageRequest:
         store=state.store,
         inputs={},
         sources=source_digests(dataset, state.store),
+        memory_limit=state.config.memory_limit,
         refresh=state.refreshes(INGEST),
     )
 
@@ -66,6 +67,7 @@ def request_smooth(state: PipelineState) -> StageRequest:
         store=state.store,
         inputs=state.opened("graph"),
         facts={"backend": resolve_backend("auto", "cpu")},
+        memory_limit=state.config.memory_limit,
         refresh=state.refreshes(SMOOTH),
     )
 
@@ -90,6 +92,7 @@ def request_train(state: PipelineState) -> StageRequest:
         facts={"seed": state.config.seed, "device": resolve_device(state.config.device)}
         | ({"num_classes": _num_classes(state)} if asks_for_classes(config) else {}),
         modules=code_of(config),
+        memory_limit=state.config.memory_limit,
         refresh=state.refreshes(TRAIN),
     )
 
@@ -104,6 +107,7 @@ def request_uncertainty(state: PipelineState) -> StageRequest:
         inputs=state.opened("embeddings", "smoothed", "graph", "model"),
         facts={"seed": state.config.seed} | (_known_number(state) if needs_number else {}),
         modules=code_of(_train_config(state)) if embeds_views else (),
+        memory_limit=state.config.memory_limit,
         refresh=state.refreshes(UNCERTAINTY),
     )
 
@@ -120,6 +124,7 @@ def request_cluster(state: PipelineState) -> StageRequest:
         store=state.store,
         inputs=state.opened("embeddings", "graph") | checks,
         facts={"seed": state.config.seed} | ({"num_classes": _num_classes(state)} if asked else {}),
+        memory_limit=state.config.memory_limit,
         refresh=state.refreshes(CLUSTER),
     )
 
@@ -134,6 +139,7 @@ def request_evaluate(state: PipelineState) -> StageRequest:
         )
         | state.opened_if_there("negatives", "checks"),
         facts={"seed": state.config.seed},
+        memory_limit=state.config.memory_limit,
         refresh=state.refreshes(EVALUATE),
     )
 
@@ -147,6 +153,7 @@ def request_report(state: PipelineState) -> StageRequest:
         store=state.store,
         inputs=state.opened(*sorted(state.artifacts)),
         facts={"templates": templates_digest()},
+        memory_limit=state.config.memory_limit,
         refresh=state.refreshes(REPORT),
     )
 

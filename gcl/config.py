@@ -5,15 +5,28 @@ enter a stage's cache key.
 """
 
 from pathlib import PurePath
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class Config(BaseModel):
     """Base of every configuration model: immutable, unknown keys refused, no NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_is_nothing(cls, values: Any) -> Any:
+        """Take "none" where a field may be None: TOML, and so ``--set KEY=none``, has no word for it."""
+        if not isinstance(values, dict):
+            return values
+        optional = {
+            name for name, field in cls.model_fields.items() if type(None) in get_args(field.annotation)
+        }
+        return {
+            name: None if name in optional and value == "none" else value for name, value in values.items()
+        }
 
     @field_validator("*")
     @classmethod

@@ -1,9 +1,5 @@
 """What a run of a series may lose against the last good one before it counts as regressed."""
 
-from typing import Any
-
-from pydantic import field_validator
-
 from gcl.config import Config, operational
 
 
@@ -47,9 +43,3 @@ class RegressionConfig(Config):
         description="least mean share of 10 nearest neighbours kept, in [0, 1]; none allows any "
         "(seeds of the preset digits: 0.86 to 0.88)",
     )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _none_is_no_bound(cls, value: Any) -> Any:
-        """TOML has no null: ``--set regression.max_accuracy_drop=none``."""
-        return None if value == "none" else value

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from gcl.smoothing import SmoothingConfig, smooth_features, takes_dask
+from gcl.smoothing import NUM_BUFFERS, NUM_SPECTRAL_FEATURES, SmoothingConfig, smooth_features, takes_dask
 from gcl.smoothing_blocks import MapBlocks
 from tasks.convert import read_feature_rows, read_graph, write_matrix_blocks
+from tasks.limits import Estimate
 from tasks.stage import Stage
 from tasks.work import Work
 
+_BYTES_A_NODE = 100  # degrees, their powers, places in the graph
 _SEED = 0  # of the randomised decompositions alone: smoothing is the same for every run seed
 
 
@@ -33,6 +35,7 @@ def smooth(work: Work, config: SmoothingConfig) -> None:
             map_blocks=map_blocks,
             scratch=scratch,
             workspace=workspace,
+            memory_limit=work.memory_limit,
         )
         write_matrix_blocks(
             work.output("smoothed") / "features.parquet",
@@ -55,6 +58,31 @@ def smooth(work: Work, config: SmoothingConfig) -> None:
         num_nodes=graph.num_nodes,
         num_features=smoothed.num_features,
         max_abs=smoothed.bound,
+    )
+
+
+def estimate(work: Work, config: SmoothingConfig) -> Estimate:
+    """The graph, and blocks of one column if need be; with Dask, the workers' limit is theirs."""
+    facts = work.metadata("graph")
+    num_nodes, num_edges = int(facts["num_nodes"]), int(facts["num_edges"]) + int(facts["num_nodes"])
+    width = {"attributes": int(facts["num_features"]), "degree": config.max_degree + 1}.get(
+        config.features, 0
+    )
+    width = config.num_components or width or NUM_SPECTRAL_FEATURES
+    whole = config.num_components is not None or config.features == "spectral"
+    return Estimate(
+        memory={
+            "the graph": _BYTES_A_NODE * num_nodes + 4 * num_edges,
+            "a block of columns": NUM_BUFFERS * 4 * num_nodes * (config.block_columns or 1),
+            # float64 copies of the features, and of the components with their projections
+            "principal components": 8 * num_nodes * (int(facts["num_features"]) + 3 * width) * whole,
+        },
+        disk={
+            "edges": (16 + 4) * num_edges,
+            "features being smoothed": 4 * num_nodes * width,
+            "smoothed features": 4 * num_nodes * width,
+        },
+        advice="set smooth.block_columns to fewer columns, smooth.num_components=none, or raise memory_limit",
     )
 
 
@@ -82,4 +110,5 @@ SMOOTH = Stage(
     body=smooth,
     tables=("smoothed.features",),
     libraries=("dgl", "numpy", "pyarrow", "scikit-learn", "scipy", "torch"),
+    estimate=estimate,
 )

@@ -30,6 +30,7 @@ from tasks.artifact import (
 )
 from tasks.convert import num_rows, read_schema
 from tasks.identity import explain_change, stage_identity, stage_key
+from tasks.limits import Estimate, require_fit
 from tasks.memory import PeakMemory
 from tasks.store import Store
 from tasks.work import Work
@@ -50,6 +51,7 @@ class StageRequest(BaseModel):
     facts: dict[str, Any]
     identity: dict[str, Any]
     refresh: bool = False
+    memory_limit: int | None = None
 
 
 class StageReport(BaseModel):
@@ -87,6 +89,8 @@ class Stage:
         tables: the contracted tables every run must write, as ``kind.table``.
         libraries: distributions whose versions join the key.
         modules: where its code starts; the body's module unless said otherwise.
+        estimate: what it will take, from its inputs' metadata and its configuration; None where that cannot
+            be known beforehand.
     """
 
     name: str
@@ -95,6 +99,7 @@ class Stage:
     tables: tuple[str, ...]
     libraries: tuple[str, ...]
     modules: tuple[str, ...] = field(default=())
+    estimate: Callable[[Work, Any], Estimate] | None = None
 
     def request(
         self,
@@ -106,6 +111,7 @@ class Stage:
         facts: Mapping[str, Any] | None = None,
         modules: Iterable[str] = (),
         refresh: bool = False,
+        memory_limit: int | None = None,
     ) -> StageRequest:
         """Describe one execution, with its key.
 
@@ -117,6 +123,7 @@ class Stage:
             facts: seed, device, and the like.
             modules: more code that this configuration selects, beside the stage's own.
             refresh: compute again even if the result is known.
+            memory_limit: bytes of memory it may take; not part of the key. None: what there is.
         """
         identity = stage_identity(
             stage=self.name,
@@ -136,6 +143,7 @@ class Stage:
             facts=dict(facts or {}),
             identity=identity,
             refresh=refresh,
+            memory_limit=memory_limit,
         )
 
     def execute(self, request: StageRequest, store: Store) -> Manifest:
@@ -145,6 +153,7 @@ class Stage:
             ContractViolation: an output breaks its contract; it is kept in the quarantine.
             ContractNotEvaluated: a contract could not be evaluated.
             ArtifactCorrupted: an input is gone or damaged.
+            DoesNotFit: it would take more memory or disk than there is.
             StoreFull: there is no room for the output.
         """
         if not request.refresh and (known := store.find(self.name, request.key)):
@@ -160,8 +169,12 @@ class Stage:
                 folder=folder,
                 inputs=request.inputs,
                 facts=request.facts,
+                memory_limit=request.memory_limit,
             )
             checked = _check_inputs(work)
+            if self.estimate is not None:
+                estimate = self.estimate(work, request.config)
+                require_fit(self.name, estimate, memory_limit=request.memory_limit, folder=folder)
             try:
                 self.body(work, request.config)
             except FileNotFoundError:

@@ -32,6 +32,7 @@ _MIN_EFFECTIVE_RANK = 1.05
 _MIN_NODES_TO_JUDGE = 50
 # Pairs whose weights are written: enough for a share of false negatives to a few tenths of a per cent.
 _ANCHORS, _CANDIDATES = 1024, 128
+_ROUNDING = 1e-3  # of cosines in float32
 
 
 class TrainStageConfig(Config):
@@ -176,7 +177,8 @@ def _write_negatives(work: Work, method: "Method", data: "TrainingData") -> None
             "weight": pairs.weight_AM.ravel(),
         },
     )
-    work.expect("negatives.pairs", num_nodes=data.num_nodes)
+    bound = pairs.bound * (1 + _ROUNDING)
+    work.expect("negatives.pairs", num_nodes=data.num_nodes, min_similarity=-bound, max_similarity=bound)
 
 
 def _write_history(path: Path, history: list[dict[str, float]]) -> None:

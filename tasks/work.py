@@ -26,6 +26,7 @@ class Work:
         folder: where outputs are written; becomes the stage folder when it is published.
         inputs: input artifacts by kind.
         facts: what joins the key beside configuration and inputs: ``seed``, ``device``, ...
+        memory_limit: bytes of memory it may take; None: what there is.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Work:
         folder: Path,
         inputs: Mapping[str, Artifact],
         facts: Mapping[str, Any],
+        memory_limit: int | None = None,
     ) -> None:
         self.stage, self.key, self.folder, self.inputs, self.facts = (
             stage,
@@ -45,6 +47,7 @@ class Work:
             dict(inputs),
             dict(facts),
         )
+        self.memory_limit = memory_limit
         self.expectations: dict[str, dict[str, Any]] = {}
         self._store = store
         self._current: dict[str, Path] = {}

@@ -106,12 +106,15 @@ class PairWeights:
     """How a trained method weighs some pairs of nodes as negatives.
 
     Attributes:
-        similarity_AM: float32 cosine of anchor and candidate, as the loss sees them.
+        similarity_AM: float32 similarity of anchor and candidate, as the loss sees them: a cosine, or a
+            mixture of cosines.
         weight_AM: float32 weight of the pair, 1 for uniform weights.
+        bound: largest magnitude a similarity can have; above 1 where the mixture's share is learned freely.
     """
 
     similarity_AM: np.ndarray
     weight_AM: np.ndarray
+    bound: float = 1.0
 
 
 class Method(nn.Module, ABC):

@@ -167,7 +167,9 @@ class GraphViewsMethod(Method):
             seed: run seed.
             project: what the loss reads of embeddings; None for the embeddings.
         """
-        found = PairWeights(*(np.empty(candidates_AM.shape, np.float32) for _ in range(2)))
+        found = PairWeights(
+            np.empty(candidates_AM.shape, np.float32), np.empty(candidates_AM.shape, np.float32)
+        )
         num_anchors = max(1, min(WEIGHED_ANCHORS, WEIGHED_PAIRS // graph.num_nodes))
         with evaluation(self), torch.no_grad():
             views = [self._draw(graph, torch_generator(seed, "negative_weights", v), v) for v in (0, 1)]

@@ -201,7 +201,8 @@ class Hsan(Method):
             similarity = self._frozen_similarity(x_NF, graph)
         if weights is None:
             return None
-        found = PairWeights(*(np.empty(candidates_AM.shape, np.float32) for _ in range(2)))
+        similarity_AM, weight_AM = (np.empty(candidates_AM.shape, np.float32) for _ in range(2))
+        found = PairWeights(similarity_AM, weight_AM, bound=similarity.bound)
         gathered = candidates_AM.shape[1] * similarity.width
         num_anchors = max(1, min(WEIGHED_ANCHORS, GATHERED_NUMBERS // max(1, gathered)))
         for first in range(0, len(anchors_A), num_anchors):

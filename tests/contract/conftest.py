@@ -140,7 +140,7 @@ _SAMPLES = {
             "weight": [0.5, 1.5, 1.0],
         },
         {},
-        {"num_nodes": 6},
+        {"num_nodes": 6, "min_similarity": -1.001, "max_similarity": 1.001},
     ),
     "checks.checks": Sample(
         "checks.checks",

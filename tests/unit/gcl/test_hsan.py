@@ -307,6 +307,20 @@ def test_negative_weights_are_those_of_the_loss(settings):
         assert values.dtype == np.float32
 
 
+@pytest.mark.parametrize("alpha", [0.5, 1.3, -0.4])
+def test_similarities_of_a_share_beyond_one_stay_within_their_bound(alpha):
+    """The share of the attributes is learned freely; on real graphs it leaves [0, 1]."""
+    method, data = make_method(), make_data()
+    with torch.no_grad():
+        method.alpha.fill_(alpha)
+    method.after_epoch(data, epoch=0, seed=0)
+    anchors_A = np.arange(NUM_NODES)
+    candidates_AM = np.tile(anchors_A, (NUM_NODES, 1))
+    found = method.negative_weights(data, anchors_A, candidates_AM, seed=0)
+    assert found.bound == pytest.approx(abs(alpha) + abs(1 - alpha))
+    assert np.abs(found.similarity_AM).max() <= found.bound * (1 + 1e-6)
+
+
 def test_negative_weights_are_none_before_the_first_refresh():
     found = make_method().negative_weights(make_data(), np.array([0]), np.array([[1]]), seed=0)
     assert found is None

@@ -1,0 +1,70 @@
+"""A stage that cannot fit says so before it begins: by how much, and what to change."""
+
+from pathlib import Path
+
+import pytest
+
+from flows.config import load_config
+from gcl.errors import UnsuitableSetting
+from tasks import limits
+from tasks.limits import DoesNotFit, Estimate, require_fit, total_memory
+from tests.tiny_runs import run_direct, tiny
+
+GB = 10**9
+
+
+def test_what_fits_passes(tmp_path: Path) -> None:
+    require_fit("smooth", Estimate(), memory_limit=None, folder=tmp_path)
+    require_fit("smooth", Estimate({"the graph": GB}, {"edges": GB}), memory_limit=4 * GB, folder=tmp_path)
+
+
+def test_too_much_memory_is_refused_with_its_largest_parts(tmp_path: Path) -> None:
+    estimate = Estimate({"the graph": 3 * GB, "a block": 2 * GB, "dust": 1}, advice="set fewer columns")
+    with pytest.raises(DoesNotFit) as caught:
+        require_fit("smooth", estimate, memory_limit=4 * GB, folder=tmp_path)
+    text = str(caught.value)
+    assert text.startswith("smooth: memory of about 5.")
+    assert "the graph 3.00 GB, a block 2.00 GB" in text
+    assert text.endswith("memory_limit allows 4.00 GB: set fewer columns")
+    assert isinstance(caught.value, UnsuitableSetting), "ends with the exit code of settings"
+
+
+def test_without_a_limit_the_machine_is_the_limit(tmp_path: Path) -> None:
+    with pytest.raises(DoesNotFit, match="this machine has"):
+        require_fit("smooth", Estimate({"x": total_memory() + 1}), memory_limit=None, folder=tmp_path)
+
+
+def test_too_much_disk_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DoesNotFit, match=rf"train: disk of about .* and {tmp_path} has"):
+        require_fit("train", Estimate(disk={"rows": 10**18}), memory_limit=None, folder=tmp_path)
+
+
+@pytest.mark.parametrize(("content", "expected"), [("1000\n", 1000), ("max\n", None), (None, None)])
+def test_a_container_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None, expected: int | None
+) -> None:
+    monkeypatch.setattr(limits, "_CGROUP", tmp_path)
+    machine = total_memory()
+    if content is not None:
+        (tmp_path / "memory.max").write_text(content)
+    assert total_memory() == (expected or machine)
+
+
+def test_a_stage_that_cannot_fit_computes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "total_memory", lambda: 300 << 20)
+    monkeypatch.setattr(limits, "anonymous_bytes", lambda: 299 << 20)
+    with pytest.raises(DoesNotFit, match="smooth: memory"):
+        run_direct(tiny("dataset.nodes=50000"), tmp_path / "store", until="smooth")
+    assert not (tmp_path / "store" / "smooth").exists()
+
+
+def test_a_limit_changes_no_result(tmp_path: Path) -> None:
+    free = run_direct(tiny(), tmp_path / "a", until="smooth")
+    limited = run_direct(tiny("memory_limit=8GB"), tmp_path / "b", until="smooth")
+    assert free.digests == limited.digests
+    assert free.keys == limited.keys
+
+
+@pytest.mark.parametrize(("text", "expected"), [("8GB", 8 * GB), ("8GiB", 8 << 30), ("none", None)])
+def test_a_limit_is_written_as_people_write_it(text: str, expected: int | None) -> None:
+    assert load_config(preset="none", overrides=[f"memory_limit={text}"])[0].memory_limit == expected

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from gcl.clustering.partition import mean_pairwise_ari
-from gcl.clustering.quality import conductance, modularity, silhouette
+from gcl.clustering.quality import graph_scores, silhouette
+from gcl.clustering.runs import Runs
 from gcl.graph import Graph
 
 LARGER_IS_BETTER = ("silhouette", "inertia_knee", "modularity")
@@ -29,7 +30,7 @@ class Evidence:
 def gather_evidence(
     z_ND: np.ndarray,
     grid: Sequence[int],
-    fit_partitions: Callable[[int], tuple[list[np.ndarray], float]],
+    fit: Callable[[int], Runs],
     *,
     graph: Graph | None,
     sample: int,
@@ -40,7 +41,7 @@ def gather_evidence(
     Args:
         z_ND: float32 embeddings, as they are clustered.
         grid: numbers of clusters, ascending.
-        fit_partitions: K -> partitions of several seeds, the best first, and the best one's inertia.
+        fit: K -> fits with several seeds.
         graph: for modularity and conductance; None leaves them out.
         sample: nodes the silhouette is taken on.
         seed: of that sample, the same nodes for every K.
@@ -52,15 +53,15 @@ def gather_evidence(
     evidence: list[Evidence] = []
     inertia: dict[int, float] = {}
     for num_clusters in grid:
-        partitions, inertia[num_clusters] = fit_partitions(num_clusters)
+        runs = fit(num_clusters)
+        inertia[num_clusters] = runs.best.inertia
         values = {
-            "stability": mean_pairwise_ari(partitions),
+            "stability": mean_pairwise_ari(runs.partitions),
             "inertia": inertia[num_clusters],
-            "silhouette": silhouette(z_ND, partitions[0], sample=sample, seed=seed),
+            "silhouette": silhouette(z_ND, runs.best.cluster_N, sample=sample, seed=seed),
         }
         if graph is not None:
-            values["modularity"] = modularity(graph, partitions[0])
-            values["conductance"] = conductance(graph, partitions[0])
+            values |= graph_scores(graph, runs.best.cluster_N)
         evidence += [
             Evidence(num_clusters, name, value) for name, value in values.items() if np.isfinite(value)
         ]

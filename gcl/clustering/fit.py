@@ -1,7 +1,7 @@
 """Embeddings -> clusters: choose the algorithm and K, fit, order the ids, measure stability."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -9,8 +9,13 @@ import scipy.sparse as sp
 from gcl.clustering.choice import Evidence, choose_num_clusters, gather_evidence
 from gcl.clustering.config import ClusterConfig
 from gcl.clustering.consensus import find_consensus
-from gcl.clustering.geometry import checked_embeddings, cluster_spread, soft_membership, unit_rows
-from gcl.clustering.kmeans import KMeansFit, fit_kmeans, fit_minibatch_kmeans
+from gcl.clustering.geometry import (
+    checked_embeddings,
+    cluster_spread,
+    is_one_point,
+    soft_membership,
+    unit_rows,
+)
 from gcl.clustering.leiden import leiden_partition, nearest_neighbour_graph, neighbour_membership
 from gcl.clustering.partition import (
     adjusted_rand_index,
@@ -19,9 +24,11 @@ from gcl.clustering.partition import (
     stable_order,
 )
 from gcl.clustering.quality import silhouette
+from gcl.clustering.runs import Runs, compared_nodes, fit_once, fit_runs, num_runs
 from gcl.errors import NotDefined, UnsuitableSetting
 from gcl.graph import Graph
 from gcl.random import derive_seed
+from gcl.workspace import MEMORY, Workspace, row_slices
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +46,8 @@ class Clustering:
             other seeds on these same embeddings (the variance of training is not in it), and
             ``silhouette``; empty where nothing was measured. Of a consensus ``mean_check_ari``,
             ``min_check_ari`` (with the partitions of the checks) and ``mean_node_agreement``.
-        agreement_N: float32 share of the refits that put the node in the same cluster; None likewise. Of a
+        agreement_N: float32 share of the refits that put the node in the same cluster; None likewise, and
+            where very many nodes are clustered by mini-batches: stability is that of a sample then. Of a
             consensus, its confidence.
         notes: what a reader should know (measures that disagree, fewer clusters than asked).
     """
@@ -67,6 +75,7 @@ def cluster_embeddings(
     num_classes: int | None = None,
     graph: Graph | None = None,
     checks: Iterable[np.ndarray] | None = None,
+    workspace: Workspace = MEMORY,
 ) -> Clustering:
     """Cluster nodes by their embeddings; the same bytes for the same arguments, whatever the threads.
 
@@ -78,6 +87,7 @@ def cluster_embeddings(
         graph: lets modularity and conductance join the evidence; needed for ``leiden_graph="graph"``.
         checks: float32 [N, k] embeddings of the same nodes at several epochs, for ``algorithm="consensus"``
             alone; read once, one after the other.
+        workspace: where arrays of the size of `z_ND` and the membership are put.
 
     Raises:
         NotDefined: K > N, a single node, or embeddings that are all the same point.
@@ -90,84 +100,50 @@ def cluster_embeddings(
     if len(points_ND) < 2:
         raise NotDefined("clusters of a single node are not defined")
     if config.normalise:
-        points_ND = unit_rows(points_ND)
-    if np.ptp(points_ND, axis=0).max() <= 1e-6 * np.abs(points_ND).max():
+        points_ND = unit_rows(points_ND, workspace=workspace)
+    if is_one_point(points_ND):
         raise NotDefined(
             "all embeddings are the same point: the encoder collapsed, there is nothing to cluster"
         )
     if config.algorithm == "leiden":
-        return _leiden_clustering(points_ND, config, seed=seed, graph=graph)
+        return _leiden_clustering(points_ND, config, seed=seed, graph=graph, workspace=workspace)
+    num_clusters, evidence, notes = _settle_num_clusters(
+        points_ND, config, seed=seed, num_classes=num_classes, graph=graph, workspace=workspace
+    )
     if config.algorithm == "consensus":
-        return _consensus_clustering(
-            points_ND, config, checks or (), seed=seed, num_classes=num_classes, graph=graph
+        found = _consensus_clustering(
+            points_ND, num_clusters, config, checks or (), seed=seed, workspace=workspace
         )
-    return _centroid_clustering(points_ND, config, seed=seed, num_classes=num_classes, graph=graph)
+    else:
+        found = _centroid_clustering(points_ND, num_clusters, config, seed=seed, workspace=workspace)
+    return replace(found, evidence=evidence, notes=notes + found.notes)
 
 
 def _centroid_clustering(
-    z_ND: np.ndarray, config: ClusterConfig, *, seed: int, num_classes: int | None, graph: Graph | None
+    z_ND: np.ndarray, num_clusters: int, config: ClusterConfig, *, seed: int, workspace: Workspace
 ) -> Clustering:
-    num_clusters, evidence, notes = _settle_num_clusters(
-        z_ND, config, seed=seed, num_classes=num_classes, graph=graph
-    )
-    best, *refits = _fit(z_ND, num_clusters, config, seed=seed, num_restarts=config.num_restarts)
-    order = stable_order(best.cluster_N, best.centroid_KD)
+    runs = fit_runs(z_ND, num_clusters, config, seed=seed, workspace=workspace)
+    order, notes = stable_order(runs.best.cluster_N, runs.best.centroid_KD), []
     if len(order) < num_clusters:
         notes.append(f"{num_clusters} clusters asked, {len(order)} found: too few distinct embeddings")
-    cluster_N = _renamed(best.cluster_N, order)
-    centroid_KD = best.centroid_KD[order]
+    if runs.nodes is not None and len(runs.partitions) > 1:
+        notes.append(f"stability was measured on a sample of {len(runs.nodes):,} of {len(z_ND):,} nodes")
+    cluster_N = _renamed(runs.best.cluster_N, order)
+    centroid_KD = runs.best.centroid_KD[order]
     scale = 2 * config.membership_temperature * cluster_spread(z_ND, centroid_KD, cluster_N)
-    membership_NK = soft_membership(z_ND, centroid_KD, scale=scale)
-    stability, agreement_N = _stability(cluster_N, [fit.cluster_N for fit in refits])
+    membership_NK = soft_membership(z_ND, centroid_KD, scale=scale, workspace=workspace)
+    compared = cluster_N if runs.nodes is None else cluster_N[runs.nodes]
+    stability, agreement_N = _stability(compared, runs.partitions[1:])
     stability |= _finite(silhouette=silhouette(z_ND, cluster_N, sample=config.silhouette_sample, seed=seed))
     return Clustering(
         cluster_N,
         membership_NK[np.arange(len(cluster_N)), cluster_N],
         membership_NK,
         centroid_KD,
-        evidence,
-        stability,
-        agreement_N,
-        notes,
+        stability=stability,
+        agreement_N=agreement_N if runs.nodes is None else None,
+        notes=notes,
     )
-
-
-def _fit(
-    z_ND: np.ndarray, num_clusters: int, config: ClusterConfig, *, seed: int, num_restarts: int
-) -> list[KMeansFit]:
-    """The fit that is published (seed of the run), then the refits that measure stability."""
-    seeds = [derive_seed(seed, "cluster", run) for run in range(_num_runs(config))]
-    return _fit_seeds(z_ND, num_clusters, config, seeds=seeds, num_restarts=num_restarts)
-
-
-def _fit_seeds(
-    z_ND: np.ndarray, num_clusters: int, config: ClusterConfig, *, seeds: list[int], num_restarts: int
-) -> list[KMeansFit]:
-    chooses = config.algorithm in ("auto", "consensus")
-    if config.algorithm == "minibatch_kmeans" or (chooses and len(z_ND) > config.minibatch_threshold):
-        return [
-            fit_minibatch_kmeans(
-                z_ND,
-                num_clusters,
-                seed=one,
-                num_restarts=num_restarts,
-                batch_size=config.minibatch_size,
-                max_iterations=config.max_iterations,
-            )
-            for one in seeds
-        ]
-    return fit_kmeans(
-        z_ND,
-        num_clusters,
-        seeds=seeds,
-        num_restarts=num_restarts,
-        max_iterations=config.max_iterations,
-    )
-
-
-def _num_runs(config: ClusterConfig) -> int:
-    """The fit itself and the refits that show how stable it is."""
-    return 1 + (config.num_stability_runs if config.num_stability_runs > 1 else 0)
 
 
 def _settle_num_clusters(
@@ -177,6 +153,7 @@ def _settle_num_clusters(
     seed: int,
     num_classes: int | None,
     graph: Graph | None,
+    workspace: Workspace,
 ) -> tuple[int, list[Evidence], list[str]]:
     asked = num_classes if config.num_clusters == "classes" else config.num_clusters
     if asked is None:
@@ -196,31 +173,31 @@ def _settle_num_clusters(
             f"cluster.num_clusters={asked}: no such number of clusters is possible for {len(z_ND)} nodes"
         )
 
-    def partitions(num_clusters: int) -> tuple[list[np.ndarray], float]:
-        found = _fit(z_ND, num_clusters, config, seed=seed, num_restarts=config.grid_restarts)
-        return [fit.cluster_N for fit in found], found[0].inertia
+    def fit(num_clusters: int) -> Runs:
+        return fit_runs(z_ND, num_clusters, config, seed=seed, workspace=workspace, is_search=True)
 
-    evidence = gather_evidence(
-        z_ND, grid, partitions, graph=graph, sample=config.silhouette_sample, seed=seed
-    )
+    evidence = gather_evidence(z_ND, grid, fit, graph=graph, sample=config.silhouette_sample, seed=seed)
     chosen, notes = choose_num_clusters(evidence, stability_slack=config.stability_slack)
+    size = compared_nodes(config, len(z_ND), max(grid))
+    if size < len(z_ND):
+        notes.append(f"numbers of clusters were compared by fits of {size:,} of {len(z_ND):,} nodes")
     return chosen, evidence, notes
 
 
 def _consensus_clustering(
     z_ND: np.ndarray,
+    num_clusters: int,
     config: ClusterConfig,
     checks: Iterable[np.ndarray],
     *,
     seed: int,
-    num_classes: int | None,
-    graph: Graph | None,
+    workspace: Workspace,
 ) -> Clustering:
-    """Cluster every check alike, then cut what they agree on; K is settled on the last embeddings."""
-    num_clusters, evidence, notes = _settle_num_clusters(
-        z_ND, config, seed=seed, num_classes=num_classes, graph=graph
-    )
-    partitions = [_check_partition(check_NK, num_clusters, config, seed=seed) for check_NK in checks]
+    """Cluster every check alike, then cut what they agree on; K was settled on the last embeddings."""
+    partitions = [
+        _check_partition(check_NK, num_clusters, config, seed=seed, workspace=workspace)
+        for check_NK in checks
+    ]
     if not partitions:
         raise UnsuitableSetting(
             "cluster.algorithm=consensus needs checks of the training run; set train.num_checks, for example "
@@ -236,7 +213,7 @@ def _consensus_clustering(
         num_restarts=config.num_restarts,
     )
     centroid_KD = cluster_means(z_ND, found.cluster_N)
-    order = stable_order(found.cluster_N, centroid_KD)
+    order, notes = stable_order(found.cluster_N, centroid_KD), []
     if len(order) < num_clusters:
         notes.append(f"{num_clusters} clusters asked, {len(order)} found: the checks tell no more apart")
     notes.append(f"clusters are the consensus of {len(partitions)} checks of the run")
@@ -253,31 +230,24 @@ def _consensus_clustering(
         found.agreement_N,
         found.membership_NK[:, order],
         centroid_KD[order],
-        evidence,
-        stability,
-        found.agreement_N,
-        notes,
+        stability=stability,
+        agreement_N=found.agreement_N,
+        notes=notes,
     )
 
 
 def _check_partition(
-    check_NK: np.ndarray, num_clusters: int, config: ClusterConfig, *, seed: int
+    check_NK: np.ndarray, num_clusters: int, config: ClusterConfig, *, seed: int, workspace: Workspace
 ) -> np.ndarray:
     """The clusters of one check; every check gets the same starts, so their order plays no part."""
     points_NK = checked_embeddings(check_NK)
-    points_NK = unit_rows(points_NK) if config.normalise else points_NK
-    (fit,) = _fit_seeds(
-        points_NK,
-        num_clusters,
-        config,
-        seeds=[derive_seed(seed, "check")],
-        num_restarts=config.num_restarts,
-    )
-    return fit.cluster_N
+    points_NK = unit_rows(points_NK, workspace=workspace) if config.normalise else points_NK
+    one = derive_seed(seed, "check")
+    return fit_once(points_NK, num_clusters, config, seed=one, workspace=workspace).cluster_N
 
 
 def _leiden_clustering(
-    z_ND: np.ndarray, config: ClusterConfig, *, seed: int, graph: Graph | None
+    z_ND: np.ndarray, config: ClusterConfig, *, seed: int, graph: Graph | None, workspace: Workspace
 ) -> Clustering:
     if config.leiden_graph == "graph":
         if graph is None:
@@ -288,12 +258,12 @@ def _leiden_clustering(
         adjacency_NN = nearest_neighbour_graph(z_ND, config.num_neighbours)
     found, *refits = [
         leiden_partition(adjacency_NN, resolution=config.resolution, seed=derive_seed(seed, "cluster", run))
-        for run in range(_num_runs(config))
+        for run in range(num_runs(config))
     ]
     centroid_KD = cluster_means(z_ND, found)
     order = stable_order(found, centroid_KD)
     cluster_N = _renamed(found, order)
-    membership_NK = neighbour_membership(adjacency_NN, cluster_N)
+    membership_NK = neighbour_membership(adjacency_NN, cluster_N, workspace=workspace)
     stability, agreement_N = _stability(cluster_N, refits)
     stability |= _finite(silhouette=silhouette(z_ND, cluster_N, sample=config.silhouette_sample, seed=seed))
     own_N = membership_NK[np.arange(len(cluster_N)), cluster_N]
@@ -303,8 +273,13 @@ def _leiden_clustering(
 def cluster_means(z_ND: np.ndarray, cluster_N: np.ndarray) -> np.ndarray:
     """float32 [K, D] mean embedding of each cluster; every id must have members."""
     size_K = np.bincount(cluster_N)
-    one_hot_KN = sp.csr_matrix((np.ones(len(z_ND)), (cluster_N, np.arange(len(z_ND)))))
-    return np.asarray((one_hot_KN @ z_ND) / size_K[:, None], dtype=np.float32)
+    sum_KD = np.zeros((len(size_K), z_ND.shape[1]))
+    for rows in row_slices(len(z_ND), z_ND[:1].nbytes):
+        # The sums so far join as the first rows: added one by one, blocks round as the whole does.
+        cluster_B = np.concatenate([np.arange(len(size_K)), cluster_N[rows]])
+        one_hot_KB = sp.csr_matrix((np.ones(len(cluster_B)), (cluster_B, np.arange(len(cluster_B)))))
+        sum_KD = one_hot_KB @ np.concatenate([sum_KD, z_ND[rows]])
+    return np.asarray(sum_KD / size_K[:, None], dtype=np.float32)
 
 
 def _renamed(cluster_N: np.ndarray, order: np.ndarray) -> np.ndarray:

@@ -1,12 +1,16 @@
-"""Embeddings as points: checks, unit length, soft membership."""
+"""Embeddings as points: checks, unit length, soft membership; all of it in blocks of rows."""
+
+from collections.abc import Iterator
 
 import numpy as np
+
+from gcl.workspace import MEMORY, Workspace, row_slices
 
 _ROWS_AT_ONCE = 4096
 
 
 def checked_embeddings(z_ND: np.ndarray) -> np.ndarray:
-    """`z_ND` as float32 in C order.
+    """`z_ND` as float32 in C order; itself, not a copy, where it is.
 
     Raises:
         ValueError: when it is not a matrix of at least one row and column, or holds NaN or infinity.
@@ -14,15 +18,45 @@ def checked_embeddings(z_ND: np.ndarray) -> np.ndarray:
     if z_ND.ndim != 2 or 0 in z_ND.shape:
         raise ValueError(f"embeddings must be a non-empty N x D matrix, not of shape {z_ND.shape}")
     z_ND = np.ascontiguousarray(z_ND, dtype=np.float32)
-    if not np.isfinite(z_ND).all():
-        raise ValueError(f"{int((~np.isfinite(z_ND)).any(1).sum())} embedding row(s) are not finite")
+    num_bad = sum(int((~np.isfinite(z_ND[rows])).any(1).sum()) for rows in _blocks(z_ND))
+    if num_bad:
+        raise ValueError(f"{num_bad} embedding row(s) are not finite")
     return z_ND
 
 
-def unit_rows(z_ND: np.ndarray) -> np.ndarray:
-    """float32 rows of length 1; a zero row stays zero, as it has no direction."""
-    length_N1 = np.linalg.norm(z_ND, axis=1, keepdims=True)
-    return np.asarray(z_ND / np.where(length_N1 > 0, length_N1, 1), dtype=np.float32)
+def unit_rows(z_ND: np.ndarray, *, workspace: Workspace = MEMORY) -> np.ndarray:
+    """float32 rows of length 1; a zero row stays zero, as it has no direction.
+
+    Args:
+        z_ND: float points.
+        workspace: where the result is put.
+    """
+    unit_ND = workspace.empty(z_ND.shape)
+    for rows in _blocks(z_ND):
+        length_B1 = np.linalg.norm(z_ND[rows], axis=1, keepdims=True)
+        unit_ND[rows] = z_ND[rows] / np.where(length_B1 > 0, length_B1, 1)
+    return unit_ND
+
+
+def has_direction(z_ND: np.ndarray) -> np.ndarray:
+    """Whether each row points anywhere: bool [N], False for a zero row."""
+    nonzero_N = np.empty(len(z_ND), bool)
+    for rows in _blocks(z_ND):
+        nonzero_N[rows] = (z_ND[rows] != 0).any(1)
+    return nonzero_N
+
+
+def is_one_point(z_ND: np.ndarray) -> bool:
+    """Whether no column varies by more than 1e-6 of the largest absolute value."""
+    low_D, high_D = z_ND[0].copy(), z_ND[0].copy()
+    for rows in _blocks(z_ND):
+        np.minimum(low_D, z_ND[rows].min(0), out=low_D)
+        np.maximum(high_D, z_ND[rows].max(0), out=high_D)
+    return bool((high_D - low_D).max() <= 1e-6 * max(high_D.max(), -low_D.min()))
+
+
+def _blocks(z_ND: np.ndarray) -> Iterator[slice]:
+    return row_slices(len(z_ND), z_ND[:1].nbytes)
 
 
 def squared_distance(z_ND: np.ndarray, centroid_KD: np.ndarray) -> np.ndarray:
@@ -50,18 +84,21 @@ def cluster_spread(z_ND: np.ndarray, centroid_KD: np.ndarray, cluster_N: np.ndar
     return 0.0 if trace <= 0 else float((gram**2).sum()) / trace / len(rows)
 
 
-def soft_membership(z_ND: np.ndarray, centroid_KD: np.ndarray, *, scale: float) -> np.ndarray:
+def soft_membership(
+    z_ND: np.ndarray, centroid_KD: np.ndarray, *, scale: float, workspace: Workspace = MEMORY
+) -> np.ndarray:
     """softmax(-d^2 / scale) over centroids: a distribution a node.
 
     Args:
         z_ND: float32 embeddings, in the geometry the centroids were fitted in.
         centroid_KD: float32 centroids.
         scale: squared length; twice the variance a direction gives the posterior of round Gaussians.
+        workspace: where the result is put.
 
     Returns:
         float32 [N, K], rows sum to 1, argmax is the nearest centroid. With scale 0 all mass lies there.
     """
-    member_NK = np.empty((len(z_ND), len(centroid_KD)), np.float32)
+    member_NK = workspace.empty((len(z_ND), len(centroid_KD)))
     tiny = float(np.finfo(np.float32).tiny)
     for start in range(0, len(z_ND), _ROWS_AT_ONCE):
         rows = slice(start, start + _ROWS_AT_ONCE)

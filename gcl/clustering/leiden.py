@@ -6,6 +6,7 @@ import scipy.sparse as sp
 from gcl.errors import UnsuitableSetting
 from gcl.random import derive_seed
 from gcl.threads import one_thread
+from gcl.workspace import MEMORY, Workspace, row_slices
 
 _KNN_LIMIT = 100_000
 
@@ -46,8 +47,15 @@ def leiden_partition(adjacency_NN: sp.csr_matrix, *, resolution: float, seed: in
     return np.unique(label_N, return_inverse=True)[1].astype(np.int32)
 
 
-def neighbour_membership(adjacency_NN: sp.csr_matrix, cluster_N: np.ndarray) -> np.ndarray:
+def neighbour_membership(
+    adjacency_NN: sp.csr_matrix, cluster_N: np.ndarray, *, workspace: Workspace = MEMORY
+) -> np.ndarray:
     """Share of a node's edge weight in each cluster, itself counted once at its mean edge weight.
+
+    Args:
+        adjacency_NN: edge weights.
+        cluster_N: int ids from 0.
+        workspace: where the result is put.
 
     Returns:
         float32 [N, K], rows sum to 1.
@@ -56,9 +64,12 @@ def neighbour_membership(adjacency_NN: sp.csr_matrix, cluster_N: np.ndarray) -> 
     one_hot = sp.csr_matrix(
         (np.ones(num_nodes), (np.arange(num_nodes), cluster_N)), shape=(num_nodes, num_clusters)
     )
-    weight_NK = np.asarray((adjacency_NN @ one_hot).todense(), dtype=np.float64)
-    degree_N = np.diff(adjacency_NN.indptr)
-    total_N = weight_NK.sum(1)
-    own_N = np.where(total_N > 0, total_N / np.maximum(degree_N, 1), 1.0)
-    weight_NK[np.arange(num_nodes), cluster_N] += own_N
-    return np.asarray(weight_NK / weight_NK.sum(1, keepdims=True), dtype=np.float32)
+    member_NK = workspace.empty((num_nodes, num_clusters))
+    for rows in row_slices(num_nodes, 8 * num_clusters):
+        adjacency_BN = adjacency_NN[rows]
+        weight_BK = np.asarray((adjacency_BN @ one_hot).todense(), dtype=np.float64)
+        total_B = weight_BK.sum(1)
+        own_B = np.where(total_B > 0, total_B / np.maximum(np.diff(adjacency_BN.indptr), 1), 1.0)
+        weight_BK[np.arange(len(weight_BK)), cluster_N[rows]] += own_B
+        member_NK[rows] = weight_BK / weight_BK.sum(1, keepdims=True)
+    return member_NK

@@ -6,6 +6,7 @@ import numpy as np
 
 from gcl.graph import Graph
 from gcl.random import numpy_generator
+from gcl.workspace import row_slices
 
 
 def modularity(graph: Graph, cluster_N: np.ndarray) -> float:
@@ -14,15 +15,24 @@ def modularity(graph: Graph, cluster_N: np.ndarray) -> float:
     It favours many small communities: on citation graphs its optimum has several times as many
     clusters as there are classes, so it is a measure to read beside others.
     """
-    within_K, out_K, in_K, total = _edge_mass(graph, cluster_N)
-    if total <= 0:
-        return float("nan")
-    return float(within_K.sum() / total - (out_K * in_K).sum() / total**2)
+    return graph_scores(graph, cluster_N)["modularity"]
 
 
 def conductance(graph: Graph, cluster_N: np.ndarray) -> float:
     """Mean over clusters of cut / min(volume, rest's volume), smaller is better; NaN where none has one."""
+    return graph_scores(graph, cluster_N)["conductance"]
+
+
+def graph_scores(graph: Graph, cluster_N: np.ndarray) -> dict[str, float]:
+    """`modularity` and `conductance` from one pass over the edges, in blocks of them."""
     within_K, out_K, in_K, total = _edge_mass(graph, cluster_N)
+    if total <= 0:
+        return {"modularity": float("nan"), "conductance": _mean_cut(within_K, out_K, in_K, total)}
+    newman = float(within_K.sum() / total - (out_K * in_K).sum() / total**2)
+    return {"modularity": newman, "conductance": _mean_cut(within_K, out_K, in_K, total)}
+
+
+def _mean_cut(within_K: np.ndarray, out_K: np.ndarray, in_K: np.ndarray, total: float) -> float:
     volume_K = (out_K + in_K) / 2
     smaller_K = np.minimum(volume_K, total - volume_K)
     defined = smaller_K > 0
@@ -32,14 +42,25 @@ def conductance(graph: Graph, cluster_N: np.ndarray) -> float:
 
 
 def _edge_mass(graph: Graph, cluster_N: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    weight_E = np.ones(graph.num_edges) if graph.weight_E is None else graph.weight_E.astype(np.float64)
+    """Weight of the edges within, from and to each cluster, and of all."""
     size = int(cluster_N.max()) + 1
-    from_E, to_E = cluster_N[graph.src_E], cluster_N[graph.dst_E]
-    within_E = from_E == to_E
-    within_K = np.bincount(from_E[within_E], weights=weight_E[within_E], minlength=size)
-    out_K = np.bincount(from_E, weights=weight_E, minlength=size)
-    in_K = np.bincount(to_E, weights=weight_E, minlength=size)
-    return within_K, out_K, in_K, float(weight_E.sum())
+    within_K, out_K, in_K, total = np.zeros(size), np.zeros(size), np.zeros(size), 0.0
+    for edges in row_slices(graph.num_edges, 8):
+        from_B, to_B = cluster_N[graph.src_E[edges]], cluster_N[graph.dst_E[edges]]
+        weight_B = (
+            np.ones(len(from_B)) if graph.weight_E is None else graph.weight_E[edges].astype(np.float64)
+        )
+        is_within_B = from_B == to_B
+        within_K = _added(within_K, from_B[is_within_B], weight_B[is_within_B])
+        out_K, in_K = _added(out_K, from_B, weight_B), _added(in_K, to_B, weight_B)
+        total += float(weight_B.sum())
+    return within_K, out_K, in_K, total
+
+
+def _added(sum_K: np.ndarray, cluster_B: np.ndarray, weight_B: np.ndarray) -> np.ndarray:
+    """`sum_K` and the weights of its clusters, added edge by edge: blocks round as the whole does."""
+    start_K = np.arange(len(sum_K))
+    return np.bincount(np.concatenate([start_K, cluster_B]), np.concatenate([sum_K, weight_B]))
 
 
 def silhouette(z_ND: np.ndarray, cluster_N: np.ndarray, *, sample: int, seed: int) -> float:

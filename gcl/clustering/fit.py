@@ -13,6 +13,7 @@ from gcl.clustering.geometry import (
     checked_embeddings,
     cluster_spread,
     is_one_point,
+    row_blocks,
     soft_membership,
     unit_rows,
 )
@@ -28,7 +29,8 @@ from gcl.clustering.runs import Runs, compared_nodes, fit_once, fit_runs, num_ru
 from gcl.errors import NotDefined, UnsuitableSetting
 from gcl.graph import Graph
 from gcl.random import derive_seed
-from gcl.workspace import MEMORY, Workspace, row_slices
+from gcl.threads import one_thread
+from gcl.workspace import MEMORY, Workspace
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,17 +107,18 @@ def cluster_embeddings(
         raise NotDefined(
             "all embeddings are the same point: the encoder collapsed, there is nothing to cluster"
         )
-    if config.algorithm == "leiden":
-        return _leiden_clustering(points_ND, config, seed=seed, graph=graph, workspace=workspace)
-    num_clusters, evidence, notes = _settle_num_clusters(
-        points_ND, config, seed=seed, num_classes=num_classes, graph=graph, workspace=workspace
-    )
-    if config.algorithm == "consensus":
-        found = _consensus_clustering(
-            points_ND, num_clusters, config, checks or (), seed=seed, workspace=workspace
+    with one_thread():
+        if config.algorithm == "leiden":
+            return _leiden_clustering(points_ND, config, seed=seed, graph=graph, workspace=workspace)
+        num_clusters, evidence, notes = _settle_num_clusters(
+            points_ND, config, seed=seed, num_classes=num_classes, graph=graph, workspace=workspace
         )
-    else:
-        found = _centroid_clustering(points_ND, num_clusters, config, seed=seed, workspace=workspace)
+        if config.algorithm == "consensus":
+            found = _consensus_clustering(
+                points_ND, num_clusters, config, checks or (), seed=seed, workspace=workspace
+            )
+        else:
+            found = _centroid_clustering(points_ND, num_clusters, config, seed=seed, workspace=workspace)
     return replace(found, evidence=evidence, notes=notes + found.notes)
 
 
@@ -274,7 +277,7 @@ def cluster_means(z_ND: np.ndarray, cluster_N: np.ndarray) -> np.ndarray:
     """float32 [K, D] mean embedding of each cluster; every id must have members."""
     size_K = np.bincount(cluster_N)
     sum_KD = np.zeros((len(size_K), z_ND.shape[1]))
-    for rows in row_slices(len(z_ND), z_ND[:1].nbytes):
+    for rows in row_blocks(z_ND):
         # The sums so far join as the first rows: added one by one, blocks round as the whole does.
         cluster_B = np.concatenate([np.arange(len(size_K)), cluster_N[rows]])
         one_hot_KB = sp.csr_matrix((np.ones(len(cluster_B)), (cluster_B, np.arange(len(cluster_B)))))

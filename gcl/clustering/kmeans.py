@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gcl.clustering.geometry import row_blocks
 from gcl.random import derive_seed, numpy_generator
 from gcl.threads import one_thread
-from gcl.workspace import MEMORY, Workspace, row_slices
+from gcl.workspace import MEMORY, Workspace
 
 _RUN_ELEMENTS = 10_000_000  # nodes x runs advanced together: bounds memory at about 0.2 GB
 _BLOCK_ELEMENTS = 4_000_000  # rows x centroids a product
@@ -59,7 +60,7 @@ def fit_kmeans(
     """
     mean_D: np.ndarray = z_ND.mean(0, dtype=np.float64).astype(np.float32)
     centred_ND = workspace.empty(z_ND.shape)
-    for rows in row_slices(len(z_ND), z_ND[:1].nbytes):
+    for rows in row_blocks(z_ND):
         centred_ND[rows] = z_ND[rows] - mean_D  # squares of centred points lose the fewest digits
     runs = [(seed, restart) for seed in seeds for restart in range(num_restarts)]
     batch = max(1, _RUN_ELEMENTS // len(z_ND))

@@ -6,15 +6,20 @@ trains an estimator of that hardness to weight negatives; here the two groups ar
 posterior gives the ideal estimator in closed form, and a node's uncertainty is its mean over pairs.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
 
-from gcl.clustering.geometry import unit_rows
+from gcl.clustering.geometry import has_direction, unit_rows
 from gcl.graph import Graph
 from gcl.random import numpy_generator
+from gcl.threads import one_thread
+from gcl.workspace import MEMORY, Workspace
 
 Estimator = Literal["softmax", "entropy", "gambler"]
+
+_BLOCK_ELEMENTS = 1 << 24  # nodes x similarities a block: bounds a thread's memory at about 1 GB
 
 
 def affinity_uncertainty(
@@ -28,6 +33,7 @@ def affinity_uncertainty(
     neighbour_weight: float,
     seed: int,
     rows_at_once: int = 1024,
+    workspace: Workspace = MEMORY,
 ) -> np.ndarray:
     """Mean pair uncertainty of every node against one shared sample of candidates and its own neighbours.
 
@@ -35,7 +41,9 @@ def affinity_uncertainty(
     that it stands between kinds in the graph. The two means are mixed. A node near to none but itself is an
     outlier and gets full doubt: its groups are as clear as can be, so it would pass for the surest of all.
 
-    Time O(N M D) and memory O(block x M) for M candidates; blocks change no more than the last bits.
+    Time O(N M D) and memory O(block x M) a thread for M candidates, beside unit-length embeddings in the
+    workspace. As many blocks are worked on at once as torch has threads, each by one thread, so their number
+    changes nothing; the size of blocks changes no more than the last bits.
 
     Args:
         z_ND: float32 embeddings; a zero row has no direction and is not scored.
@@ -46,22 +54,32 @@ def affinity_uncertainty(
         reward: for the gambler.
         neighbour_weight: share of the mean over neighbours in the result; nodes without any use candidates.
         seed: of the candidate sample.
-        rows_at_once: nodes a block.
+        rows_at_once: nodes a block; fewer for very many candidates.
+        workspace: where the embeddings of unit length are put.
 
     Returns:
         float32 [N], NaN where not scored.
     """
-    unit_ND = unit_rows(z_ND)
-    has_direction_N = (unit_ND != 0).any(1)
+    import torch
+
+    num_threads = torch.get_num_threads()
+    unit_ND = unit_rows(z_ND, workspace=workspace)
+    has_direction_N = has_direction(unit_ND)
     count = min(num_candidates, len(z_ND))
     candidates = np.sort(numpy_generator(seed, "candidates").choice(len(z_ND), count, replace=False))
     candidates = candidates[has_direction_N[candidates]]
-    neighbour_NV = _neighbour_table(graph, max_neighbours, len(z_ND))
+    candidate_MD = unit_ND[candidates]
+    neighbours = _Neighbours(graph, max_neighbours, len(z_ND))
     score_N = np.full(len(z_ND), np.nan, np.float32)
     full_doubt = float(pair_uncertainty(np.array(0.5), estimator=estimator, reward=reward))
-    for start in range(0, len(z_ND), rows_at_once):
-        nodes = np.arange(start, min(start + rows_at_once, len(z_ND)))
-        similarity_BM = _similarities(unit_ND, has_direction_N, nodes, candidates, neighbour_NV[nodes])
+    step = max(1, min(rows_at_once, _BLOCK_ELEMENTS // (1 + count + neighbours.width)))
+
+    def score(start: int) -> None:
+        nodes = np.arange(start, min(start + step, len(z_ND)))
+        to_candidate_BM = (unit_ND[nodes] @ candidate_MD.T).astype(np.float64)
+        to_candidate_BM[nodes[:, None] == candidates] = np.nan
+        to_neighbour_BV = _neighbour_similarity(unit_ND, has_direction_N, nodes, neighbours.of(nodes))
+        similarity_BM = np.hstack([np.ones((len(nodes), 1)), to_candidate_BM, to_neighbour_BV])
         near_BM, _ = two_means(similarity_BM)
         probability_BM = near_probability(similarity_BM, near_BM)
         pair_BM = pair_uncertainty(probability_BM, estimator=estimator, reward=reward)
@@ -73,7 +91,18 @@ def affinity_uncertainty(
         mixed_B = (1 - weight_B) * among_candidates_B + weight_B * np.nan_to_num(among_neighbours_B)
         mixed_B = np.where(near_BM[:, 1:].any(1), mixed_B, full_doubt)
         score_N[nodes] = np.where(has_direction_N[nodes], mixed_B, np.nan)
+
+    # Limits on OpenMP are a thread's own: those of this one do not bind the pool's.
+    with one_thread(), ThreadPoolExecutor(num_threads, initializer=_stay_alone) as pool:
+        for _ in pool.map(score, range(0, len(z_ND), step)):
+            pass
     return score_N
+
+
+def _stay_alone() -> None:
+    import threadpoolctl  # type: ignore[import-untyped]
+
+    threadpoolctl.threadpool_limits(limits=1)
 
 
 def _mean_of_finite(value_BM: np.ndarray) -> np.ndarray:
@@ -83,34 +112,45 @@ def _mean_of_finite(value_BM: np.ndarray) -> np.ndarray:
     return np.where(valid_BM.any(1), total_B / np.maximum(valid_BM.sum(1), 1), np.nan)
 
 
-def _neighbour_table(graph: Graph | None, max_neighbours: int, num_nodes: int) -> np.ndarray:
-    """int64 [N, V] neighbours of each node, -1 where it has fewer; a longer list is thinned evenly."""
-    if graph is None or not graph.num_edges or not max_neighbours:
-        return np.full((num_nodes, 0), -1, np.int64)
-    degree_N = graph.out_degree_N
-    start_N = np.concatenate([[0], np.cumsum(degree_N)[:-1]])
-    width = min(max_neighbours, int(degree_N.max()))
-    taken_N1 = np.minimum(degree_N, width)[:, None]
-    place_V = np.arange(width)[None, :]
-    offset_NV = place_V * degree_N[:, None] // np.maximum(taken_N1, 1)
-    at_NV = np.minimum(start_N[:, None] + offset_NV, graph.num_edges - 1)
-    return np.asarray(np.where(place_V < taken_N1, graph.dst_E[at_NV], -1))
+class _Neighbours:
+    """Which neighbours of each node are compared with it: all, or a longer list thinned evenly.
+
+    Args:
+        graph: its edges; None for no neighbours.
+        most: neighbours of a node at most.
+        num_nodes: N.
+    """
+
+    def __init__(self, graph: Graph | None, most: int, num_nodes: int) -> None:
+        self.width, self._dst_E = 0, np.empty(0, np.int64)
+        if graph is None or not graph.num_edges or not most:
+            return
+        self._dst_E, self._indptr = graph.dst_E, np.zeros(num_nodes + 1, np.int64)
+        np.cumsum(graph.out_degree_N, out=self._indptr[1:])
+        self.width = min(most, int(np.diff(self._indptr).max()))
+
+    def of(self, nodes_B: np.ndarray) -> np.ndarray:
+        """int64 [B, V] neighbours, -1 where a node has fewer."""
+        if not self.width:
+            return np.full((len(nodes_B), 0), -1, np.int64)
+        start_B1 = self._indptr[nodes_B, None]
+        degree_B1 = self._indptr[nodes_B + 1, None] - start_B1
+        taken_B1 = np.minimum(degree_B1, self.width)
+        place_V = np.arange(self.width)[None, :]
+        offset_BV = place_V * degree_B1 // np.maximum(taken_B1, 1)
+        at_BV = np.minimum(start_B1 + offset_BV, len(self._dst_E) - 1)
+        return np.asarray(np.where(place_V < taken_B1, self._dst_E[at_BV], -1))
 
 
-def _similarities(
-    unit_ND: np.ndarray,
-    has_direction_N: np.ndarray,
-    nodes: np.ndarray,
-    candidates: np.ndarray,
-    neighbour_BV: np.ndarray,
+def _neighbour_similarity(
+    unit_ND: np.ndarray, has_direction_N: np.ndarray, nodes: np.ndarray, neighbour_BV: np.ndarray
 ) -> np.ndarray:
-    """float64 [B, 1 + M + V] cosines to itself, the candidates and the neighbours; NaN for none."""
-    to_candidate_BM = (unit_ND[nodes] @ unit_ND[candidates].T).astype(np.float64)
-    to_candidate_BM[nodes[:, None] == candidates] = np.nan
-    to_neighbour_BV = np.einsum("bd,bvd->bv", unit_ND[nodes], unit_ND[neighbour_BV]).astype(np.float64)
+    """float64 [B, V] cosines; NaN for no neighbour, one without direction, and the node itself."""
+    cosine_BV: np.ndarray = np.einsum("bd,bvd->bv", unit_ND[nodes], unit_ND[neighbour_BV])
+    cosine_BV = cosine_BV.astype(np.float64)
     absent_BV = (neighbour_BV < 0) | ~has_direction_N[neighbour_BV] | (neighbour_BV == nodes[:, None])
-    to_neighbour_BV[absent_BV] = np.nan
-    return np.hstack([np.ones((len(nodes), 1)), to_candidate_BM, to_neighbour_BV])
+    cosine_BV[absent_BV] = np.nan
+    return cosine_BV
 
 
 def two_means(value_BM: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

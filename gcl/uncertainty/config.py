@@ -46,6 +46,9 @@ class UncertaintyConfig(Config):
         description="cluster_margin and membership: clusters; none: as many as the cluster stage has",
     )
     num_restarts: int = Field(10, ge=1, le=1000, description="k-means++ starts of those clusters; count")
+    minibatch_threshold: int = Field(
+        200_000, ge=1, description="nodes above which those clusters are found by mini-batches; count"
+    )
     membership_temperature: float = Field(
         1.0,
         gt=0,

@@ -38,17 +38,26 @@ class NodeIds:
 
     def __init__(self, ids: ArrowArray) -> None:
         self.ids = ids
-        self._is_integer = pa.types.is_integer(ids.type)
-        values = ids.to_numpy() if self._is_integer and ids.null_count == 0 else None
+        is_integer = pa.types.is_integer(ids.type)
+        values = ids.to_numpy() if is_integer and ids.null_count == 0 else None
         self.is_range = values is not None and bool((values == np.arange(len(values))).all())
         self._sorted: np.ndarray | None = None
         if values is not None and not self.is_range:
             self._order = np.argsort(values, kind="stable")
             self._sorted = values[self._order]
 
+    @property
+    def is_indexed(self) -> bool:
+        """Whether a look-up takes no preparation; else every call hashes all ids, so ask for many at once."""
+        return self.is_range or self._sorted is not None
+
     def positions(self, column: ArrowArray) -> np.ndarray:
-        """int64 positions of ids; -1 for an id that no node has, and for null."""
-        if self._is_integer and column.null_count == 0 and (self.is_range or self._sorted is not None):
+        """int64 positions of ids; -1 for an id that no node has, and for null.
+
+        Args:
+            column: ids, an array or a chunked array.
+        """
+        if self.is_indexed and column.null_count == 0:
             return self._integer_positions(column.to_numpy())
         found: ArrowArray = pc.index_in(column, value_set=self.ids, skip_nulls=True)
         positions: np.ndarray = found.fill_null(MISSING).to_numpy(zero_copy_only=False).astype(np.int64)

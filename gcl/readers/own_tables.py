@@ -19,6 +19,8 @@ from gcl.readers.node_ids import NodeIds, UnknownEndpoints, exact_ids
 _ROLES = ("train", "validation", "test")
 _MAX_CLASSES = 100_000
 SPLIT_NAME = "given"
+_LOOKUP_ROWS = 1 << 23
+"""Edges whose ids are looked up at once: hashing 10^7 ids takes seconds, 8 million edges some 0.4 GB."""
 
 Batches = Callable[[Path, Sequence[str]], Iterator[pa.RecordBatch]]
 FeatureBlocks = Callable[[Path, NodeTable], tuple[int, Callable[[], Iterator[np.ndarray | sp.csr_matrix]]]]
@@ -103,18 +105,41 @@ def _edges(
     unknown = [UnknownEndpoints("src"), UnknownEndpoints("dst")]
     first_row = 1
     weight_column = edges.weight if use_weights else None
-    for batch in tables.edges(path, [edges.source, edges.target], id_type, weight_column):
-        ends = []
-        for column, collected in zip(batch.columns[:2], unknown, strict=True):
-            exact = exact_ids(column, id_type, what=path.name)
-            ends.append(ids.positions(exact))
-            collected.add(exact, ends[-1], first_row=first_row, what=path.name)
-        first_row += batch.num_rows
-        weight = float_column(batch.column(2), what=f"{path.name}: {edges.weight}") if use_weights else None
-        yield EdgeChunk(ends[0], ends[1], weight)
+    batches = tables.edges(path, [edges.source, edges.target], id_type, weight_column)
+    for group in _groups(batches, min_rows=1 if ids.is_indexed else _LOOKUP_ROWS):
+        ends = [
+            pa.chunked_array([exact_ids(batch.column(side), id_type, what=path.name) for batch in group])
+            for side in (0, 1)
+        ]
+        # Both sides in one call: where ids must be hashed, they are hashed once a call.
+        num_rows = len(ends[0])
+        positions = ids.positions(pa.chunked_array([*ends[0].chunks, *ends[1].chunks]))
+        src, dst = positions[:num_rows], positions[num_rows:]
+        for column, found, collected in zip(ends, (src, dst), unknown, strict=True):
+            collected.add(column, found, first_row=first_row, what=path.name)
+        first_row += num_rows
+        weight = None
+        if use_weights:
+            what = f"{path.name}: {edges.weight}"
+            weight = np.concatenate([float_column(batch.column(2), what=what) for batch in group])
+        yield EdgeChunk(src, dst, weight)
     # After the last chunk: reported by the source's own ids, with the full count.
     for collected in unknown:
         collected.raise_if_any()
+
+
+def _groups(batches: Iterator[pa.RecordBatch], *, min_rows: int) -> Iterator[list[pa.RecordBatch]]:
+    """Batches in groups of at least so many rows, the last one apart."""
+    group: list[pa.RecordBatch] = []
+    num_rows = 0
+    for batch in batches:
+        group.append(batch)
+        num_rows += batch.num_rows
+        if num_rows >= min_rows:
+            yield group
+            group, num_rows = [], 0
+    if group:
+        yield group
 
 
 def _texts(path: Path, column: str, tables: TableFormat) -> Iterator[ArrowArray]:

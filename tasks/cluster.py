@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from gcl.clustering import ClusterConfig, cluster_embeddings
+from gcl.workspace import Workspace
 from tasks.convert import read_checks, read_graph, read_matrix, read_node_ids, write_columns
 from tasks.stage import Stage
 from tasks.work import Work
@@ -12,15 +13,21 @@ from tasks.work import Work
 
 def cluster(work: Work, config: ClusterConfig) -> None:
     """Cluster without labels; at most their number of classes is known, as a fact of the run."""
-    z_ND = read_matrix(work.input("embeddings") / "embeddings.parquet", "z")
-    graph = read_graph(work.input("graph"), with_features=False)
+    workspace = work.workspace()
+    z_ND = read_matrix(work.input("embeddings") / "embeddings.parquet", "z", workspace)
+    graph = (
+        read_graph(work.input("graph"), with_features=False, workspace=workspace)
+        if config.needs_graph
+        else None
+    )
     clustering = cluster_embeddings(
         z_ND,
         config,
         seed=work.seed,
         num_classes=work.facts.get("num_classes"),
         graph=graph,
-        checks=_checks(work, num_nodes=len(z_ND)),
+        checks=_checks(work, num_nodes=len(z_ND), workspace=workspace),
+        workspace=workspace,
     )
     folder, node_ids = work.output("clusters"), read_node_ids(work.input("graph"))
     num_clusters = clustering.num_clusters
@@ -65,12 +72,12 @@ def cluster(work: Work, config: ClusterConfig) -> None:
     work.expect("clusters.centroids", num_clusters=num_clusters, embedding_size=z_ND.shape[1])
 
 
-def _checks(work: Work, *, num_nodes: int) -> Iterator[np.ndarray] | None:
+def _checks(work: Work, *, num_nodes: int, workspace: Workspace) -> Iterator[np.ndarray] | None:
     """The embeddings of each check, one at a time; opened for a consensus alone."""
     if "checks" not in work.inputs:
         return None
     path = work.input("checks") / "checks.parquet"
-    return (z_NK for _, z_NK in read_checks(path, num_nodes=num_nodes))
+    return (z_NK for _, z_NK in read_checks(path, num_nodes=num_nodes, workspace=workspace))
 
 
 CLUSTER = Stage(

@@ -14,14 +14,17 @@ from tasks.work import Work
 
 def uncertainty(work: Work, config: UncertaintyConfig) -> None:
     """Score every node; the model is loaded only for methods that embed augmented views."""
-    z_ND = read_matrix(work.input("embeddings") / "embeddings.parquet", "z")
+    workspace, needs_graph = work.workspace(), config.method == "affinity"
+    z_ND = read_matrix(work.input("embeddings") / "embeddings.parquet", "z", workspace)
     inputs = UncertaintyInputs(
         z_ND=z_ND,
-        graph=read_graph(work.input("graph"), with_features=False),
+        graph=read_graph(work.input("graph"), with_features=False, workspace=workspace)
+        if needs_graph
+        else None,
         embed_view=_embed_view(work),
         num_clusters=work.facts.get("num_clusters"),
     )
-    score_N = score_uncertainty(inputs, config, seed=work.seed)
+    score_N = score_uncertainty(inputs, config, seed=work.seed, workspace=workspace)
     node_ids = read_node_ids(work.input("graph"))
     write_columns(
         work.output("uncertainty") / "uncertainty.parquet",
@@ -30,7 +33,7 @@ def uncertainty(work: Work, config: UncertaintyConfig) -> None:
             "node": np.arange(len(z_ND)),
             "node_id": node_ids,
             "uncertainty": score_N,
-            "method": np.full(len(z_ND), config.method, object),
+            "method": np.broadcast_to(np.array(config.method, object), len(z_ND)),
         },
         node_id_type=node_ids.type,
     )

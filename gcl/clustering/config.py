@@ -98,6 +98,13 @@ class ClusterConfig(Config):
         "clusters; spectral takes memory linear in the nodes, average is for at most 5,000 nodes",
     )
 
+    @property
+    def needs_graph(self) -> bool:
+        """Whether the graph plays a part: its communities, or its measures of each K of a range."""
+        if self.algorithm == "leiden":
+            return self.leiden_graph == "graph"
+        return isinstance(self.num_clusters, str) and self.num_clusters != "classes"
+
     def grid(self, num_nodes: int) -> tuple[int, ...]:
         """The numbers of clusters to try, ascending; at most `grid_size`, none above `num_nodes` - 1."""
         low, high = AUTO_RANGE if self.num_clusters == "auto" else parse_range(str(self.num_clusters))

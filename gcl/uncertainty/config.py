@@ -47,7 +47,10 @@ class UncertaintyConfig(Config):
     )
     num_restarts: int = Field(10, ge=1, le=1000, description="k-means++ starts of those clusters; count")
     minibatch_threshold: int = Field(
-        200_000, ge=1, description="nodes above which those clusters are found by mini-batches; count"
+        200_000,
+        ge=1,
+        le=1_000_000_000,
+        description="nodes above which those clusters are found by mini-batches; count",
     )
     membership_temperature: float = Field(
         1.0,

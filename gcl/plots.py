@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from gcl.clustering.choice import Evidence
-from gcl.clustering.geometry import checked_embeddings
 from gcl.random import derive_seed, numpy_generator
+from gcl.row_blocks import Matrix, take_rows
 from gcl.threads import one_thread
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Projection:
 
 
 def project(
-    z_ND: np.ndarray, *, method: Literal["pca", "tsne"] = "pca", seed: int, max_nodes: int | None = None
+    z_ND: Matrix, *, method: Literal["pca", "tsne"] = "pca", seed: int, max_nodes: int | None = None
 ) -> Projection:
     """Lay embeddings out in the plane, once for all pictures coloured by something.
 
@@ -62,24 +62,24 @@ def project(
     from 50 principal components of at most 2,000 nodes unless told otherwise, some ten seconds on one core.
 
     Args:
-        z_ND: float32 embeddings.
+        z_ND: float32 embeddings, in memory or read in blocks; of the latter only the sample is kept.
         method: which.
         seed: of the sample, and of t-SNE.
         max_nodes: sample size; 5,000 for PCA, 2,000 for t-SNE by default.
     """
-    z_ND = checked_embeddings(z_ND)
+    num_nodes = z_ND.shape[0]
     limit = max_nodes or (5000 if method == "pca" else 2000)
-    nodes = np.arange(len(z_ND))
-    if len(nodes) > limit:
-        nodes = np.sort(numpy_generator(seed, "projection").choice(len(z_ND), limit, replace=False))
+    nodes = np.arange(num_nodes)
+    if num_nodes > limit:
+        nodes = np.sort(numpy_generator(seed, "projection").choice(num_nodes, limit, replace=False))
     with one_thread():
-        z_SD = z_ND[nodes].astype(np.float64)
+        z_SD = take_rows(z_ND, nodes).astype(np.float64)
         z_SD -= z_SD.mean(0)
         xy_S2, share = _principal_components(z_SD, 2)
         how = f"PCA, {share:.0%} of the variance"
         if method == "tsne" and len(nodes) > 3:
             xy_S2, how = _tsne(_principal_components(z_SD, 50)[0], seed), "t-SNE: distances are not to scale"
-    return Projection(nodes, xy_S2, f"{how}; {len(nodes):,} of {len(z_ND):,} nodes")
+    return Projection(nodes, xy_S2, f"{how}; {len(nodes):,} of {num_nodes:,} nodes")
 
 
 def _principal_components(z_SD: np.ndarray, count: int) -> tuple[np.ndarray, float]:

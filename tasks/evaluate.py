@@ -1,15 +1,17 @@
 """Evaluate: the stage where labels are opened; metrics with their controls, calibrated predictions."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from data_contracts.tables import TABLES
 from gcl.edge_holdout import HeldOutPairs
 from gcl.evaluation import (
     EvaluateConfig,
@@ -17,22 +19,27 @@ from gcl.evaluation import (
     EvaluationInputs,
     LinkPairs,
     MetricRow,
+    PredictedNodes,
     evaluate_embeddings,
 )
 from gcl.evaluation.negatives import WeighedPairs, negative_weight_rows
 from gcl.graph import Labels
+from gcl.workspace import Workspace
 from tasks.convert import (
     read_checks,
     read_column,
     read_graph,
     read_labels,
-    read_matrix,
     read_node_ids,
     read_splits,
+    write_batches,
     write_columns,
 )
+from tasks.parquet_rows import ParquetRows
 from tasks.stage import Stage
 from tasks.work import Work
+
+_BATCH_ROWS = 1 << 20
 
 
 class EmbeddingsOfAnotherGraph(Exception):
@@ -42,14 +49,14 @@ class EmbeddingsOfAnotherGraph(Exception):
 def evaluate(work: Work, config: EvaluateConfig) -> None:
     """Judge the method's embeddings and the controls by the same probes."""
     _refuse_other_graph(work)
-    labels = read_labels(work.input("labels"))
+    labels, workspace = read_labels(work.input("labels")), work.workspace()
     inputs = EvaluationInputs(
         embeddings={
-            "method": read_matrix(work.input("embeddings") / "embeddings.parquet", "z"),
-            "smoothed": read_matrix(work.input("smoothed") / "features.parquet", "x"),
-            "random_init": read_matrix(work.input("controls") / "embeddings.parquet", "z"),
+            "method": ParquetRows(work.input("embeddings") / "embeddings.parquet", "z"),
+            "smoothed": ParquetRows(work.input("smoothed") / "features.parquet", "x"),
+            "random_init": ParquetRows(work.input("controls") / "embeddings.parquet", "z"),
         },
-        graph=read_graph(work.input("graph"), with_features=False),
+        graph=read_graph(work.input("graph"), with_features=False, workspace=workspace),
         labels=labels,
         splits=read_splits(work.input("labels")),
         held_out_rate=float(work.metadata("graph")["edge_holdout"]),
@@ -57,9 +64,9 @@ def evaluate(work: Work, config: EvaluateConfig) -> None:
         cluster_N=read_column(work.input("clusters") / "clusters.parquet", "cluster"),
         cluster_protocol=_cluster_protocol(work),
         uncertainty_N=read_column(work.input("uncertainty") / "uncertainty.parquet", "uncertainty"),
-        checks=_checks(work),
+        checks=_checks(work, workspace),
     )
-    evaluation = evaluate_embeddings(inputs, config, seed=work.seed)
+    evaluation = evaluate_embeddings(inputs, config, seed=work.seed, workspace=workspace)
     if "negatives" in work.inputs:
         pairs = _read_pairs(work.input("negatives") / "pairs.parquet")
         evaluation.metrics.extend(negative_weight_rows(pairs, labels, seed=work.seed))
@@ -83,27 +90,23 @@ def _cluster_protocol(work: Work) -> Literal["clusters-artifact", "consensus-fin
     return "consensus-final" if is_consensus else "clusters-artifact"
 
 
-def _checks(work: Work) -> Iterator[tuple[int, np.ndarray]] | None:
+def _checks(work: Work, workspace: Workspace) -> Iterator[tuple[int, np.ndarray]] | None:
     """The checks of the run, one at a time, if it has any; for the label oracle."""
     if "checks" not in work.inputs:
         return None
     num_nodes = int(work.metadata("checks")["num_nodes"])
-    return read_checks(work.input("checks") / "checks.parquet", num_nodes=num_nodes)
+    path = work.input("checks") / "checks.parquet"
+    return read_checks(path, num_nodes=num_nodes, workspace=workspace)
 
 
 def _read_held_out(path: Path) -> LinkPairs | None:
     if not path.exists():
         return None
-    table = pq.read_table(path)
-    role = table.column("role").to_numpy(zero_copy_only=False)
+    table = pq.read_table(path, read_dictionary=["role"])
     src, dst = table.column("src").to_numpy(), table.column("dst").to_numpy()
-    is_edge = table.column("is_edge").to_numpy(zero_copy_only=False)
-    return LinkPairs(
-        **{
-            part: HeldOutPairs(src[role == part], dst[role == part], is_edge[role == part])
-            for part in ("test", "validation")
-        }
-    )
+    is_edge = table.column("is_edge").to_numpy()
+    is_of = {part: pc.equal(table.column("role"), part).to_numpy() for part in ("test", "validation")}
+    return LinkPairs(**{part: HeldOutPairs(src[own], dst[own], is_edge[own]) for part, own in is_of.items()})
 
 
 def _read_pairs(path: Path) -> WeighedPairs:
@@ -116,6 +119,8 @@ def _write_metrics(work: Work, evaluation: Evaluation) -> None:
     folder, oracle = work.output("metrics"), evaluation.oracle
     write_columns(folder / "metrics.parquet", "metrics.metrics", _columns(evaluation.metrics))
     facts: dict[str, Any] = {"notes": list(evaluation.notes)}
+    if evaluation.sample is not None:
+        facts["sample"] = evaluation.sample
     if oracle is not None:
         write_columns(folder / "oracle.parquet", "metrics.oracle", _columns(oracle.rows))
         facts["oracle"] = {"epoch": oracle.epoch, "num_checks": oracle.num_checks}
@@ -130,31 +135,15 @@ def _columns(metrics: Sequence[MetricRow]) -> dict[str, list[Any]]:
 
 def _write_predictions(work: Work, evaluation: Evaluation, labels: Labels | None) -> None:
     """Write the predictions table; without labels it has its rows and no values, never a guess."""
-    node_ids = read_node_ids(work.input("graph"))
-    num_nodes, found = len(node_ids), evaluation.predictions
-    num_classes = 0 if labels is None else labels.num_classes
-    columns = {"node": np.arange(num_nodes), "node_id": node_ids}
-    if found is None:
-        empty = pa.nulls(num_nodes)
-        columns |= {
-            name: empty for name in ("predicted", "confidence", "entropy", "abstain", "prediction_set")
-        }
-    else:
-        columns |= {
-            "predicted": found.predicted_N,
-            "confidence": found.confidence_N,
-            "entropy": found.entropy_N,
-            "abstain": found.abstain_N,
-            "prediction_set": _sets(found.set_NK),
-        }
-    folder = work.output("predictions")
-    write_columns(
-        folder / "predictions.parquet",
-        "predictions.predictions",
-        columns,
+    node_ids, found = read_node_ids(work.input("graph")), evaluation.predictions
+    num_nodes, num_classes = len(node_ids), 0 if labels is None else labels.num_classes
+    schema = TABLES["predictions.predictions"].schema(
         node_id_type=node_ids.type,
         metadata={"class_names": json.dumps(list(labels.class_names) if labels else [])},
     )
+    answers = _no_answers(num_nodes) if found is None else map(_answer_columns, found.blocks())
+    folder = work.output("predictions")
+    write_batches(folder / "predictions.parquet", schema, _prediction_batches(schema, node_ids, answers))
     work.expect("predictions.predictions", num_nodes=num_nodes, num_classes=num_classes)
     work.describe(
         "predictions",
@@ -176,11 +165,38 @@ def _write_predictions(work: Work, evaluation: Evaluation, labels: Labels | None
         )
 
 
-def _sets(set_NK: np.ndarray) -> pa.Array:
-    """Boolean [N, K] as a list of class ids a node."""
-    node, label = np.nonzero(set_NK)
-    offsets = np.searchsorted(node, np.arange(len(set_NK) + 1)).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(label.astype(np.int32)))
+def _prediction_batches(
+    schema: pa.Schema, node_ids: pa.Array, answers: Iterable[list[pa.Array]]
+) -> Iterator[pa.RecordBatch]:
+    """Batches of `_BATCH_ROWS`, each a row group of the file, whatever blocks the answers come in."""
+    held: list[pa.RecordBatch] = []
+    start = 0
+    for columns in answers:
+        stop = start + len(columns[0])
+        arrays = [pa.array(np.arange(start, stop)), node_ids.slice(start, stop - start), *columns]
+        held.append(pa.record_batch(arrays, schema=schema))
+        start = stop
+        if sum(map(len, held)) >= _BATCH_ROWS:
+            whole = pa.Table.from_batches(held).combine_chunks()
+            full = len(whole) // _BATCH_ROWS * _BATCH_ROWS
+            yield from whole.slice(0, full).to_batches(max_chunksize=_BATCH_ROWS)
+            held = whole.slice(full).to_batches()
+    yield from pa.Table.from_batches(held, schema).combine_chunks().to_batches()
+
+
+def _no_answers(num_nodes: int) -> Iterator[list[pa.Array]]:
+    names = ("predicted", "confidence", "entropy", "abstain", "prediction_set")
+    types = [TABLES["predictions.predictions"].schema().field(name).type for name in names]
+    for start in range(0, num_nodes, _BATCH_ROWS):
+        yield [pa.nulls(min(_BATCH_ROWS, num_nodes - start), type_) for type_ in types]
+
+
+def _answer_columns(found: PredictedNodes) -> list[pa.Array]:
+    node, label = np.nonzero(found.set_BK)
+    offsets = np.searchsorted(node, np.arange(len(found.set_BK) + 1)).astype(np.int32)
+    sets = pa.ListArray.from_arrays(pa.array(offsets), pa.array(label.astype(np.int32)))
+    flat = (found.predicted_B, found.confidence_B, found.entropy_B, found.abstain_B)
+    return [*map(pa.array, flat), sets]
 
 
 def _finite(value: float | None) -> float | None:

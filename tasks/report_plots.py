@@ -17,7 +17,8 @@ from gcl.plots import (
     plot_values,
     project,
 )
-from tasks.convert import read_column, read_labels, read_matrix, read_rows
+from tasks.convert import read_column, read_labels, read_rows
+from tasks.parquet_rows import ParquetRows
 from tasks.work import Work
 
 _SEED = 0  # of the projection: a picture must not change with the run's seed alone
@@ -38,9 +39,8 @@ def run_plots(work: Work) -> list[Plot]:
 
 def _projections(work: Work) -> list[Plot]:
     """The embedding in the plane, coloured by cluster, class and uncertainty."""
-    projection = project(
-        read_matrix(work.input("embeddings") / "embeddings.parquet", "z"), method="tsne", seed=_SEED
-    )
+    z_ND = ParquetRows(work.input("embeddings") / "embeddings.parquet", "z")
+    projection = project(z_ND, method="tsne", seed=_SEED)
     cluster_N = read_column(work.input("clusters") / "clusters.parquet", "cluster")
     plots = [plot_categories(projection, cluster_N, name="embedding_clusters", title="Embedding by cluster")]
     labels = read_labels(work.input("labels"))

@@ -4,7 +4,7 @@ from gcl.evaluation.config import EvaluateConfig
 from gcl.evaluation.evaluate import evaluate_embeddings
 from gcl.evaluation.links import LeakedEdges, LinkPairs, assert_no_leak
 from gcl.evaluation.protocols import PROTOCOLS
-from gcl.evaluation.results import Evaluation, EvaluationInputs, MetricRow, Predictions
+from gcl.evaluation.results import Evaluation, EvaluationInputs, MetricRow, PredictedNodes, Predictions
 
 __all__ = [
     "PROTOCOLS",
@@ -14,6 +14,7 @@ __all__ = [
     "LeakedEdges",
     "LinkPairs",
     "MetricRow",
+    "PredictedNodes",
     "Predictions",
     "assert_no_leak",
     "evaluate_embeddings",

@@ -56,13 +56,16 @@ def expected_calibration_error(confidence_M: np.ndarray, is_right_M: np.ndarray,
     return float((np.abs(confidence_B - accuracy_B) * count_B).sum() / count_B.sum())
 
 
-def brier_score(p_MK: np.ndarray, y_M: np.ndarray) -> float:
-    """Mean squared distance of the probabilities from the one-hot truth, in [0, 2]; smaller is better."""
+def squared_error(p_MK: np.ndarray, y_M: np.ndarray) -> np.ndarray:
+    """Squared distance of each node's probabilities from its one-hot truth, in [0, 2]; smaller is better.
+
+    Its mean is the Brier score.
+    """
     error_MK = p_MK.copy()
     error_MK[np.arange(len(y_M)), y_M] -= 1
-    return float((error_MK**2).sum(1).mean())
+    return np.asarray((error_MK**2).sum(1))
 
 
-def negative_log_likelihood(p_MK: np.ndarray, y_M: np.ndarray) -> float:
-    """Mean -log p of the truth in nats, p held above 1e-12 so that one impossible class stays finite."""
-    return float(-np.log(np.maximum(p_MK[np.arange(len(y_M)), y_M], 1e-12)).mean())
+def negative_log_likelihood(p_M: np.ndarray) -> float:
+    """Mean -log of the truth's probability in nats, held above 1e-12: one impossible class stays finite."""
+    return float(-np.log(np.maximum(p_M, 1e-12)).mean())

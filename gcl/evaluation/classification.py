@@ -1,5 +1,7 @@
 """Node classification: the same probe on the method's embeddings and on both controls."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from gcl.errors import NotDefined
@@ -41,11 +43,12 @@ def classification_rows(
     repeats: dict[str, list[dict[str, float]]] = {"validation": [], "test": []}
     for split in splits:
         probes = fit_probes(z_ND, labels.y_N, split, config, num_classes=labels.num_classes, seed=seed)
+        predicted = [probe.predict(z_ND) for probe in probes]
         for part, values in repeats.items():
             nodes = getattr(split, part)
             if not len(nodes):
                 continue
-            scores = [classification_scores(probe.predicted_N[nodes], labels.y_N[nodes]) for probe in probes]
+            scores = [classification_scores(given_N[nodes], labels.y_N[nodes]) for given_N in predicted]
             if len(splits) > 1:
                 scores = [{name: float(np.mean([s[name] for s in scores])) for name in scores[0]}]
             values += scores
@@ -75,19 +78,33 @@ def usable_splits(splits: tuple[Split, ...], labels: Labels) -> tuple[tuple[Spli
     present = np.unique(labels.y_N[labels.y_N >= 0])
     if len(present) < 2:
         raise NotDefined(f"node classification needs two classes; the labels hold {len(present)}")
+    check_splits(splits, len(labels.y_N))
     usable, notes = [], []
     for split in splits:
-        everyone = np.concatenate([split.train, split.validation, split.test])
-        if len(np.unique(everyone)) != len(everyone):
-            raise ValueError(f"split {split.name}: train, validation and test share nodes")
-        if len(everyone) and not 0 <= everyone.min() <= everyone.max() < len(labels.y_N):
-            raise ValueError(f"split {split.name} names nodes outside 0..{len(labels.y_N) - 1}")
-        parts = [part[labels.y_N[part] >= 0] for part in (split.train, split.validation, split.test)]
+        everyone = (split.train, split.validation, split.test)
+        parts = [part[labels.y_N[part] >= 0] for part in everyone]
         if not len(parts[0]) or not len(parts[2]):
             raise NotDefined(f"split {split.name} has no labelled training or test node")
-        notes += _split_notes(split.name, len(everyone) - sum(map(len, parts)), parts, labels)
+        notes += _split_notes(split.name, sum(map(len, everyone)) - sum(map(len, parts)), parts, labels)
         usable.append(Split(split.name, *parts))
     return tuple(usable), notes
+
+
+def check_splits(splits: Iterable[Split], num_nodes: int) -> None:
+    """Refuse splits that are none.
+
+    Raises:
+        ValueError: when the parts of a split share nodes or point outside the graph.
+    """
+    for split in splits:
+        parts = [part for part in (split.train, split.validation, split.test) if len(part)]
+        if any(part.min() < 0 or part.max() >= num_nodes for part in parts):
+            raise ValueError(f"split {split.name} names nodes outside 0..{num_nodes - 1}")
+        is_named_N = np.zeros(num_nodes, bool)
+        for part in parts:
+            is_named_N[part] = True
+        if np.count_nonzero(is_named_N) != sum(map(len, parts)):
+            raise ValueError(f"split {split.name}: train, validation and test share nodes")
 
 
 def _split_notes(name: str, num_dropped: int, parts: list[np.ndarray], labels: Labels) -> list[str]:

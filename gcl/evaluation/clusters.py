@@ -4,16 +4,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gcl.clustering.geometry import checked_embeddings, unit_rows
+from gcl.clustering.geometry import unit_rows
 from gcl.clustering.kmeans import fit_kmeans, fit_minibatch_kmeans
-from gcl.clustering.quality import conductance, modularity, silhouettes
+from gcl.clustering.quality import graph_scores, silhouettes
 from gcl.errors import NotDefined
 from gcl.evaluation.agreement import cluster_scores
 from gcl.evaluation.config import EvaluateConfig
 from gcl.evaluation.protocols import labelled_nodes
 from gcl.evaluation.results import MetricRow, summarise
+from gcl.evaluation.subgraph import induced_subgraph
 from gcl.graph import Graph, Labels
-from gcl.random import derive_seed
+from gcl.random import derive_seed, numpy_generator
 
 
 def kmeans_final_rows(
@@ -28,8 +29,8 @@ def kmeans_final_rows(
     classes, y_M = np.unique(labels.y_N[nodes], return_inverse=True)
     if len(classes) < 2:
         raise NotDefined(f"clustering scores need two classes; the labels hold {len(classes)}")
-    points_MD = unit_rows(checked_embeddings(z_ND)[nodes])
-    part = graph if len(nodes) == graph.num_nodes else _induced(graph, nodes)
+    points_MD = unit_rows(z_ND[nodes])
+    part = induced_subgraph(graph, nodes)
     seeds = [derive_seed(seed, "kmeans-final", number) for number in range(config.num_clustering_seeds)]
     partitions = kmeans_partitions(points_MD, len(classes), config, seeds=seeds)
     label_free = label_free_scores(points_MD, partitions, part, config, seed=seed)
@@ -75,9 +76,20 @@ def kmeans_partitions(
     return [fit.cluster_N for fit in fits]
 
 
+def silhouette_nodes(num_nodes: int, config: EvaluateConfig, *, seed: int) -> np.ndarray:
+    """int64, ascending: nodes that the silhouette of the pipeline's own clusters is taken on.
+
+    They are those that `gcl.clustering.quality.silhouettes` would draw of all.
+    """
+    if num_nodes <= config.silhouette_sample:
+        return np.arange(num_nodes)
+    generator = numpy_generator(seed, "silhouette")
+    return np.sort(generator.choice(num_nodes, config.silhouette_sample, replace=False))
+
+
 def clusters_artifact_rows(
     cluster_N: np.ndarray,
-    z_ND: np.ndarray,
+    z_SD: np.ndarray,
     labels: Labels | None,
     graph: Graph,
     config: EvaluateConfig,
@@ -89,14 +101,16 @@ def clusters_artifact_rows(
 
     Args:
         cluster_N: int32 clusters.
-        z_ND: float32 embeddings, for the silhouette.
+        z_SD: float32 embeddings of the `silhouette_nodes`.
         labels: for agreement with classes.
-        graph: for modularity and conductance.
+        graph: for modularity and conductance; edges may be memory-mapped.
         config: size of the silhouette's sample.
         seed: the run's seed.
         protocol: ``consensus-final`` for clusters that are a consensus, else ``clusters-artifact``.
     """
-    (scores,) = label_free_scores(unit_rows(z_ND), [cluster_N], graph, config, seed=seed)
+    cluster_S = cluster_N[silhouette_nodes(len(cluster_N), config, seed=seed)]
+    (value,) = silhouettes(unit_rows(z_SD), [cluster_S], sample=config.silhouette_sample, seed=seed)
+    scores = graph_scores(graph, cluster_N) | {"silhouette": value}
     nodes = labelled_nodes(labels)
     if labels is not None and len(np.unique(labels.y_N[nodes])) > 1:
         scores = cluster_scores(cluster_N[nodes], labels.y_N[nodes]) | scores
@@ -115,28 +129,9 @@ def label_free_scores(
     z_ND: np.ndarray, partitions: list[np.ndarray], graph: Graph, config: EvaluateConfig, *, seed: int
 ) -> list[dict[str, float]]:
     """Figures modularity, conductance and silhouette of each partition; NaN where not defined."""
+    values = silhouettes(z_ND, partitions, sample=config.silhouette_sample, seed=seed)
     return [
-        {
-            "modularity": modularity(graph, cluster_N),
-            "conductance": conductance(graph, cluster_N),
-            "silhouette": value,
-        }
-        for cluster_N, value in zip(
-            partitions, silhouettes(z_ND, partitions, sample=config.silhouette_sample, seed=seed), strict=True
-        )
+        graph_scores(graph, cluster_N) | {"silhouette": value}
+        for cluster_N, value in zip(partitions, values, strict=True)
     ]
 
-
-def _induced(graph: Graph, nodes: np.ndarray) -> Graph:
-    """The subgraph on `nodes`, renumbered; features are left behind."""
-    new_id_N = np.full(graph.num_nodes, -1, np.int64)
-    new_id_N[nodes] = np.arange(len(nodes))
-    keep_E = (new_id_N[graph.src_E] >= 0) & (new_id_N[graph.dst_E] >= 0)
-    weight_E = None if graph.weight_E is None else graph.weight_E[keep_E]
-    return Graph(
-        len(nodes),
-        new_id_N[graph.src_E[keep_E]],
-        new_id_N[graph.dst_E[keep_E]],
-        weight_E=weight_E,
-        is_undirected=graph.is_undirected,
-    )

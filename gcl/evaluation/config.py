@@ -37,6 +37,12 @@ class EvaluateConfig(Config):
     split_seed: int = Field(
         0, ge=0, description="seed of the random splits, apart from the run's so that runs share their splits"
     )
+    max_nodes: int = Field(
+        200_000,
+        ge=100,
+        description="labelled nodes to measure on; of more, one sample drawn with split_seed is measured, "
+        "the same for the method and its controls; predictions still answer for every node; count",
+    )
     num_clustering_seeds: int = Field(10, ge=1, le=1000, description="k-means seeds of kmeans-final; count")
     num_restarts: int = Field(10, ge=1, le=1000, description="k-means++ starts a seed; count")
     minibatch_threshold: int = Field(

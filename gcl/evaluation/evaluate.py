@@ -1,34 +1,63 @@
-"""The whole evaluation: every protocol on the method's embeddings and on the controls."""
+"""The whole evaluation: every protocol on the method's embeddings and on the controls.
+
+Legend: N nodes, R nodes whose rows are read (`gcl.evaluation.sample`), D columns.
+"""
 
 import logging
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gcl.clustering.geometry import checked_embeddings
 from gcl.errors import NotDefined, UnsuitableSetting
 from gcl.evaluation.classification import classification_rows, usable_splits
-from gcl.evaluation.clusters import clusters_artifact_rows, kmeans_final_rows
+from gcl.evaluation.clusters import clusters_artifact_rows, kmeans_final_rows, silhouette_nodes
 from gcl.evaluation.config import EvaluateConfig
+from gcl.evaluation.judge import Everyone
 from gcl.evaluation.links import assert_no_leak, link_rows
 from gcl.evaluation.oracle import Oracle, kmeans_oracle
 from gcl.evaluation.predictions import Predicted, predict_nodes
 from gcl.evaluation.protocols import PROTOCOLS, chosen_protocols
 from gcl.evaluation.results import EMBEDDINGS, Evaluation, EvaluationInputs, MetricRow
-from gcl.graph import Labels, Split
+from gcl.evaluation.sample import Sample, draw_sample
+from gcl.evaluation.subgraph import induced_subgraph
+from gcl.graph import Graph, Labels, Split
+from gcl.row_blocks import row_blocks, take_rows, whole_matrix
 from gcl.threads import one_thread
+from gcl.workspace import MEMORY, Workspace
 
 _log = logging.getLogger(__name__)
 
 
-def evaluate_embeddings(inputs: EvaluationInputs, config: EvaluateConfig, *, seed: int) -> Evaluation:
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """What has been read: of the R nodes of the sample, float32 [R, D] by name, and where more is put."""
+
+    inputs: EvaluationInputs
+    sample: Sample
+    embeddings: dict[str, np.ndarray]
+    workspace: Workspace
+
+    @property
+    def labels(self) -> Labels:
+        """Of the R nodes; NotDefined without labels."""
+        if self.inputs.labels is None:
+            raise NotDefined("the data set has no labels")
+        return self.sample.local_labels(self.inputs.labels)
+
+
+def evaluate_embeddings(
+    inputs: EvaluationInputs, config: EvaluateConfig, *, seed: int, workspace: Workspace = MEMORY
+) -> Evaluation:
     """Measure embeddings under the configured protocols; the same bytes for any number of threads.
 
     What is not defined for the data (no labels, a single class, no held-out edges) gives no row and a note.
+    Memory is bounded by `config.max_nodes` and a few vectors of N.
 
     Args:
         inputs: embeddings and controls, labels, splits, graph.
-        config: protocols, probe, calibration.
+        config: protocols, probe, calibration, how many nodes are measured.
         seed: the run's seed.
+        workspace: where large arrays are put.
 
     Raises:
         LeakedEdges: when the graph holds edges that are to be predicted.
@@ -39,31 +68,37 @@ def evaluate_embeddings(inputs: EvaluationInputs, config: EvaluateConfig, *, see
     rows: list[MetricRow] = []
     predicted: Predicted | None = None
     with one_thread():
+        read = _read(inputs, config, workspace, seed=seed)
+        notes += read.sample.notes
         for name in chosen_protocols(inputs, config):
             _log.info("evaluating protocol %s", name)
             try:
-                if PROTOCOLS[name].task != "node_classification":
-                    rows += _other_rows(inputs, config, protocol=name, seed=seed)
-                    continue
-                if inputs.labels is None:
-                    raise NotDefined("the data set has no labels")
-                splits, found = _splits_of(inputs, inputs.labels, config, protocol=name)
-                notes += found
-                rows += _classification(inputs, inputs.labels, splits, config, protocol=name, seed=seed)
-                if predicted is None:
-                    predicted = _predict(inputs, inputs.labels, splits[0], config, protocol=name, seed=seed)
+                if PROTOCOLS[name].task == "clustering":
+                    rows += _clustering(read, config, notes, seed=seed)
+                elif PROTOCOLS[name].task == "link_prediction":
+                    rows += _links(read, seed=seed)
+                else:
+                    splits = _splits_of(read, config, notes, protocol=name)
+                    rows += _classification(read, splits, config, protocol=name, seed=seed)
+                    if predicted is None:
+                        predicted = _predict(read, splits[0], config, protocol=name, seed=seed)
             except NotDefined as reason:
                 if config.protocols != "auto":
                     raise UnsuitableSetting(
                         f"evaluate.protocols names {name}: not defined, {reason}"
                     ) from None
                 notes.append(f"{name}: not defined, {reason}")
-        rows += _artifact_rows(inputs, config, seed=seed)
-        oracle = _oracle(inputs, config, seed=seed)
+        rows += _artifact_rows(read, config, seed=seed)
+        oracle = _oracle(read, config, seed=seed)
+    found = Evaluation(rows, notes=notes, oracle=oracle, sample=read.sample.facts)
     if predicted is None:
-        return Evaluation(rows, notes=notes, oracle=oracle)
-    return Evaluation(
-        rows + predicted.rows, predicted.predictions, predicted.curves, notes + predicted.notes, oracle
+        return found
+    return replace(
+        found,
+        metrics=rows + predicted.rows,
+        predictions=predicted.predictions,
+        curves=predicted.curves,
+        notes=notes + predicted.notes,
     )
 
 
@@ -74,7 +109,7 @@ def _check(inputs: EvaluationInputs) -> None:
             f"embeddings are {', '.join(EMBEDDINGS)}, method among them; not {sorted(inputs.embeddings)}"
         )
     num_nodes = inputs.graph.num_nodes
-    lengths = {name: len(checked_embeddings(z_ND)) for name, z_ND in inputs.embeddings.items()}
+    lengths = {name: row_blocks(matrix).shape[0] for name, matrix in inputs.embeddings.items()}
     for name, array in (("cluster", inputs.cluster_N), ("uncertainty", inputs.uncertainty_N)):
         lengths |= {} if array is None else {name: len(array)}
     if inputs.labels is not None:
@@ -86,81 +121,90 @@ def _check(inputs: EvaluationInputs) -> None:
         assert_no_leak(inputs.graph, inputs.held_out)
 
 
-def _splits_of(
-    inputs: EvaluationInputs, labels: Labels, config: EvaluateConfig, *, protocol: str
-) -> tuple[tuple[Split, ...], list[str]]:
+def _read(inputs: EvaluationInputs, config: EvaluateConfig, workspace: Workspace, *, seed: int) -> _Read:
+    """The rows of the sample, method and controls in the order they are reported in."""
+    sample = draw_sample(inputs, config, seed=seed)
+    embeddings = {
+        name: take_rows(inputs.embeddings[name], sample.nodes_R, workspace)
+        for name in EMBEDDINGS
+        if name in inputs.embeddings
+    }
+    return _Read(inputs, sample, embeddings, workspace)
+
+
+def _splits_of(read: _Read, config: EvaluateConfig, notes: list[str], *, protocol: str) -> tuple[Split, ...]:
+    """The splits of a protocol, by positions in the sample; what a reader must know joins `notes`."""
+    inputs, sample = read.inputs, read.sample
     rule = PROTOCOLS[protocol].splits
+    if inputs.labels is None:
+        raise NotDefined("the data set has no labels")
     if rule is None:
         raise NotDefined("the protocol has no splits")
-    return usable_splits(rule(inputs, config), labels)
+    given = rule(replace(inputs, labels=sample.labels, splits=sample.splits), config)
+    splits, found = usable_splits(given, inputs.labels)
+    notes += found
+    return tuple(sample.local_split(split) for split in splits)
 
 
 def _classification(
-    inputs: EvaluationInputs,
-    labels: Labels,
-    splits: tuple[Split, ...],
-    config: EvaluateConfig,
-    *,
-    protocol: str,
-    seed: int,
+    read: _Read, splits: tuple[Split, ...], config: EvaluateConfig, *, protocol: str, seed: int
 ) -> list[MetricRow]:
     rows: list[MetricRow] = []
-    for embedding, z_ND in _in_order(inputs):
+    for embedding, z_RD in read.embeddings.items():
         rows += classification_rows(
-            z_ND, labels, splits, config, protocol=protocol, embedding=embedding, seed=seed
+            z_RD, read.labels, splits, config, protocol=protocol, embedding=embedding, seed=seed
         )
     return rows
 
 
-def _predict(
-    inputs: EvaluationInputs,
-    labels: Labels,
-    split: Split,
-    config: EvaluateConfig,
-    *,
-    protocol: str,
-    seed: int,
-) -> Predicted:
+def _predict(read: _Read, split: Split, config: EvaluateConfig, *, protocol: str, seed: int) -> Predicted:
+    inputs, nodes_R = read.inputs, read.sample.nodes_R
     return predict_nodes(
-        inputs.embeddings["method"],
-        labels,
+        read.embeddings["method"],
+        read.labels,
         split,
-        inputs.graph,
+        Everyone(inputs.embeddings["method"], inputs.graph, nodes_R, read.workspace),
         config,
         protocol=protocol,
         seed=seed,
-        uncertainty_N=inputs.uncertainty_N,
+        uncertainty_R=None if inputs.uncertainty_N is None else inputs.uncertainty_N[nodes_R],
     )
 
 
-def _other_rows(
-    inputs: EvaluationInputs, config: EvaluateConfig, *, protocol: str, seed: int
-) -> list[MetricRow]:
-    """Rows of the clustering and link prediction protocols."""
+def _clustering(read: _Read, config: EvaluateConfig, notes: list[str], *, seed: int) -> list[MetricRow]:
+    """Rows of kmeans-final; of a sample, graph figures are those of its own subgraph, and `notes` say so."""
+    if read.sample.labels is None:
+        raise NotDefined("the data set has no labels")
+    labels = read.sample.local_labels(read.sample.labels)
+    graph: Graph = induced_subgraph(read.inputs.graph, read.sample.nodes_R, read.workspace)
     rows: list[MetricRow] = []
-    for embedding, z_ND in _in_order(inputs):
-        if PROTOCOLS[protocol].task == "clustering":
-            if inputs.labels is None:
-                raise NotDefined("the data set has no labels")
-            rows += kmeans_final_rows(
-                z_ND, inputs.labels, inputs.graph, config, embedding=embedding, seed=seed
-            )
-        else:
-            if inputs.held_out is None:
-                raise NotDefined("no edges were held out; set dataset.edge_holdout")
-            rows += link_rows(
-                z_ND, inputs.held_out, embedding=embedding, seed=seed, rate=inputs.held_out_rate
-            )
+    for embedding, z_RD in read.embeddings.items():
+        rows += kmeans_final_rows(z_RD, labels, graph, config, embedding=embedding, seed=seed)
+    if read.sample.facts is not None:
+        notes.append("kmeans-final: modularity and conductance are those of the subgraph of the sample")
     return rows
 
 
-def _artifact_rows(inputs: EvaluationInputs, config: EvaluateConfig, *, seed: int) -> list[MetricRow]:
+def _links(read: _Read, *, seed: int) -> list[MetricRow]:
+    inputs = read.inputs
+    if inputs.held_out is None:
+        raise NotDefined("no edges were held out; set dataset.edge_holdout")
+    rows: list[MetricRow] = []
+    for embedding in read.embeddings:
+        z_ND = whole_matrix(inputs.embeddings[embedding], read.workspace)
+        rows += link_rows(z_ND, inputs.held_out, embedding=embedding, seed=seed, rate=inputs.held_out_rate)
+    return rows
+
+
+def _artifact_rows(read: _Read, config: EvaluateConfig, *, seed: int) -> list[MetricRow]:
+    inputs, sample = read.inputs, read.sample
     if inputs.cluster_N is None:
         return []
+    nodes = silhouette_nodes(inputs.graph.num_nodes, config, seed=seed)
     return clusters_artifact_rows(
         inputs.cluster_N,
-        inputs.embeddings["method"],
-        inputs.labels,
+        read.embeddings["method"][sample.positions(nodes)],
+        sample.labels,
         inputs.graph,
         config,
         seed=seed,
@@ -168,14 +212,11 @@ def _artifact_rows(inputs: EvaluationInputs, config: EvaluateConfig, *, seed: in
     )
 
 
-def _oracle(inputs: EvaluationInputs, config: EvaluateConfig, *, seed: int) -> Oracle | None:
-    if inputs.checks is None or inputs.labels is None:
+def _oracle(read: _Read, config: EvaluateConfig, *, seed: int) -> Oracle | None:
+    checks, labels = read.inputs.checks, read.sample.labels
+    if checks is None or labels is None:
         return None
     try:
-        return kmeans_oracle(inputs.checks, inputs.labels, config, seed=seed)
+        return kmeans_oracle(checks, labels, config, seed=seed)
     except NotDefined:  # the same reason as of kmeans-final, which has its note
         return None
-
-
-def _in_order(inputs: EvaluationInputs) -> list[tuple[str, np.ndarray]]:
-    return [(name, inputs.embeddings[name]) for name in EMBEDDINGS if name in inputs.embeddings]

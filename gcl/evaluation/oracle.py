@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gcl.clustering.geometry import checked_embeddings, unit_rows
+from gcl.clustering.geometry import unit_rows
 from gcl.errors import NotDefined
 from gcl.evaluation.agreement import cluster_scores
 from gcl.evaluation.clusters import kmeans_partitions
@@ -18,6 +18,7 @@ from gcl.evaluation.protocols import labelled_nodes
 from gcl.evaluation.results import MetricRow, summarise
 from gcl.graph import Labels
 from gcl.random import derive_seed
+from gcl.row_blocks import take_rows
 
 PROTOCOL = "kmeans-oracle"
 
@@ -43,8 +44,8 @@ def kmeans_oracle(
     """Cluster every check as ``kmeans-final`` does the last, once, and keep the one labels like best.
 
     Args:
-        checks: epoch and float32 [N, k] embeddings of each.
-        labels: at least two classes.
+        checks: epoch and float32 [N, k] embeddings of each; may be memory-mapped.
+        labels: at least two classes; those of the nodes that are measured.
         config: k-means++ starts.
         seed: the run's seed.
 
@@ -60,7 +61,7 @@ def kmeans_oracle(
     for epoch, z_NK in checks:
         if len(z_NK) != len(labels.y_N):
             raise ValueError(f"a check of {len(z_NK)} nodes for {len(labels.y_N)} labels")
-        points_MK = unit_rows(checked_embeddings(z_NK)[nodes])
+        points_MK = unit_rows(take_rows(z_NK, nodes))
         seeds = [derive_seed(seed, PROTOCOL)]
         (cluster_M,) = kmeans_partitions(points_MK, len(classes), config, seeds=seeds)
         scored.append((epoch, cluster_scores(cluster_M, y_M)))

@@ -6,6 +6,7 @@ untouched until then, sets the abstention threshold and the conformal quantile, 
 guarantees ask for. Test nodes are only measured.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,11 +15,12 @@ import numpy as np
 from gcl.errors import NotDefined
 from gcl.evaluation import calibration
 from gcl.evaluation.config import EvaluateConfig
-from gcl.evaluation.conformal import conformal_quantile, nonconformity, set_scores
+from gcl.evaluation.conformal import conformal_quantile, set_scores
+from gcl.evaluation.judge import Everyone, Judge, Judged, predicted_blocks
 from gcl.evaluation.probe import fit_probes, prepared
-from gcl.evaluation.results import MetricRow, Predictions, summarise
+from gcl.evaluation.results import MetricRow, PredictedNodes, Predictions, summarise
 from gcl.evaluation.selective import guaranteed_threshold, risk_at_coverage, risk_coverage, selective_scores
-from gcl.graph import Graph, Labels, Split
+from gcl.graph import Labels, Split
 from gcl.random import numpy_generator
 
 _COVERAGES_TRIED = np.linspace(0.1, 1.0, 10)
@@ -36,27 +38,27 @@ class Predicted:
 
 
 def predict_nodes(
-    z_ND: np.ndarray,
+    z_RD: np.ndarray,
     labels: Labels,
     split: Split,
-    graph: Graph,
+    everyone: Everyone,
     config: EvaluateConfig,
     *,
     protocol: str,
     seed: int,
-    uncertainty_N: np.ndarray | None = None,
+    uncertainty_R: np.ndarray | None = None,
 ) -> Predicted:
     """Predict every node from `split`'s training nodes, and measure on its test nodes.
 
     Args:
-        z_ND: float32 embeddings.
-        labels: classes.
-        split: with at least 4 validation nodes; all its nodes labelled.
-        graph: for the daps score.
+        z_RD: float32 embeddings of the R nodes that are measured.
+        labels: classes of the same nodes.
+        split: by positions among them, with at least 4 validation nodes; all its nodes labelled.
+        everyone: all nodes, which are predicted in blocks, and which of them are measured.
         config: probe, target risk, conformal score, ...
         protocol: the split's, for the record.
         seed: of the halving of the validation nodes and of aps's draws.
-        uncertainty_N: label-free uncertainty to compare with the probe's confidence; NaN is left out.
+        uncertainty_R: label-free uncertainty to compare with the probe's confidence; NaN is left out.
 
     Raises:
         NotDefined: with too few validation nodes, or one class in training.
@@ -65,37 +67,33 @@ def predict_nodes(
         raise NotDefined(f"predictions need 4 validation nodes to calibrate on, not {len(split.validation)}")
     order = numpy_generator(seed, "calibration").permutation(split.validation)
     choose, calibrate = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
-    y_N = labels.y_N
+    y_R = labels.y_N
     fitting = Split(split.name, split.train, choose, split.test)
-    probe = fit_probes(
-        prepared(z_ND, config), y_N, fitting, config, num_classes=labels.num_classes, seed=seed
-    )[0]
-    temperature = calibration.fit_temperature(probe.logit_NK[choose], y_N[choose])
-    p_NK = calibration.probabilities(probe.logit_NK, temperature)
-    predicted_N = p_NK.argmax(1)
-    confidence_N = p_NK.max(1)
+    z_RD = prepared(z_RD, config)
+    probe = fit_probes(z_RD, y_R, fitting, config, num_classes=labels.num_classes, seed=seed)[0]
+    logit_RK = probe.logits(z_RD)
+    temperature = calibration.fit_temperature(logit_RK[choose], y_R[choose])
+    judge = Judge(probe, logit_RK, temperature, everyone, config, seed=seed)
+    chosen, calibrated, tested = (
+        judge.judged(nodes, y_R[nodes]) for nodes in (choose, calibrate, split.test)
+    )
     threshold = guaranteed_threshold(
-        np.quantile(confidence_N[choose], 1 - _COVERAGES_TRIED),
-        confidence_N[calibrate],
-        predicted_N[calibrate] != y_N[calibrate],
+        np.quantile(chosen.confidence_M, 1 - _COVERAGES_TRIED),
+        calibrated.confidence_M,
+        calibrated.is_wrong_M,
         target_risk=config.target_risk,
         delta=1 - config.risk_confidence,
     )
-    set_NK = _prediction_sets(p_NK, y_N, calibrate, graph, config, seed=seed)
-    predictions = Predictions(
-        predicted_N.astype(np.int32),
-        confidence_N.astype(np.float32),
-        -(p_NK * np.log(np.where(p_NK > 0, p_NK, 1))).sum(1).astype(np.float32),
-        confidence_N < threshold,
-        set_NK,
-        protocol,
-        threshold,
-    )
-    uncalibrated_NK = calibration.probabilities(probe.logit_NK, 1.0)
-    scores, curves = _measure(predictions, p_NK, uncalibrated_NK, y_N, split.test, config, uncertainty_N)
-    on_calibration = _answered(predictions, y_N, calibrate) | {"temperature": temperature}
+    quantile = conformal_quantile(calibrated.score_M, config.conformal_alpha)
+
+    def blocks() -> Iterator[PredictedNodes]:
+        return predicted_blocks(judge, threshold=threshold, quantile=quantile)
+
+    uncertainty_M = None if uncertainty_R is None else uncertainty_R[split.test]
+    in_sets = set_scores(tested.score_M <= quantile, judge.set_sizes(split.test, quantile))
+    scores, curves = _measure(tested, threshold, in_sets, config, uncertainty_M)
     parts: list[tuple[Literal["validation", "test"], dict[str, float]]] = [
-        ("validation", on_calibration),
+        ("validation", _answered(calibrated, threshold) | {"temperature": temperature}),
         ("test", scores),
     ]
     rows = [
@@ -111,7 +109,8 @@ def predict_nodes(
             over="calibrated probes",
         )
     ]
-    return Predicted(predictions, rows, curves, _notes(threshold, len(calibrate), config))
+    notes = _notes(threshold, len(calibrate), config)
+    return Predicted(Predictions(blocks, protocol, threshold), rows, curves, notes)
 
 
 def _notes(threshold: float, num_calibration: int, config: EvaluateConfig) -> list[str]:
@@ -123,67 +122,43 @@ def _notes(threshold: float, num_calibration: int, config: EvaluateConfig) -> li
     ]
 
 
-def _prediction_sets(
-    p_NK: np.ndarray,
-    y_N: np.ndarray,
-    calibrate: np.ndarray,
-    graph: Graph,
-    config: EvaluateConfig,
-    *,
-    seed: int,
-) -> np.ndarray:
-    draw_N = numpy_generator(seed, "conformal").random(len(p_NK))
-    score_NK = nonconformity(
-        p_NK, score=config.conformal, draw_N=draw_N, graph=graph, daps_weight=config.daps_weight
-    )
-    return np.asarray(
-        score_NK <= conformal_quantile(score_NK[calibrate, y_N[calibrate]], config.conformal_alpha)
-    )
-
-
-def _answered(predictions: Predictions, y_N: np.ndarray, nodes: np.ndarray) -> dict[str, float]:
+def _answered(judged: Judged, threshold: float) -> dict[str, float]:
     """Share of nodes with an answer, and the error rate among those (NaN where none has one)."""
-    answered = nodes[~predictions.abstain_N[nodes]]
-    risk = (predictions.predicted_N[answered] != y_N[answered]).mean() if len(answered) else np.nan
-    return {"answered": len(answered) / len(nodes), "answered_risk": float(risk)}
+    is_answered_M = judged.confidence_M >= threshold
+    num_answered = int(is_answered_M.sum())
+    risk = judged.is_wrong_M[is_answered_M].mean() if num_answered else np.nan
+    return {"answered": num_answered / len(is_answered_M), "answered_risk": float(risk)}
 
 
 def _measure(
-    predictions: Predictions,
-    p_NK: np.ndarray,
-    uncalibrated_NK: np.ndarray,
-    y_N: np.ndarray,
-    test: np.ndarray,
+    tested: Judged,
+    threshold: float,
+    in_sets: dict[str, float],
     config: EvaluateConfig,
-    uncertainty_N: np.ndarray | None,
+    uncertainty_M: np.ndarray | None,
 ) -> tuple[dict[str, float], dict[str, Curve]]:
-    """Figures and curves on the test nodes."""
+    """Figures, those of the prediction sets among them, and curves on the test nodes."""
     bins = config.num_calibration_bins
-    y_M = y_N[test]
-    is_right_M = predictions.predicted_N[test] == y_M
-    confidence_M, before_M = p_NK[test].max(1), uncalibrated_NK[test].max(1)
+    confidence_M, before_M, is_wrong_M = tested.confidence_M, tested.uncalibrated_M, tested.is_wrong_M
     curves = {
-        "risk_coverage_confidence": risk_coverage(-confidence_M, ~is_right_M),
-        "reliability": calibration.reliability(confidence_M, is_right_M, num_bins=bins)[:2],
-        "reliability_uncalibrated": calibration.reliability(before_M, is_right_M, num_bins=bins)[:2],
+        "risk_coverage_confidence": risk_coverage(-confidence_M, is_wrong_M),
+        "reliability": calibration.reliability(confidence_M, ~is_wrong_M, num_bins=bins)[:2],
+        "reliability_uncalibrated": calibration.reliability(before_M, ~is_wrong_M, num_bins=bins)[:2],
     }
     scores = {
-        "calibrated_accuracy": float(is_right_M.mean()),
-        "ece": calibration.expected_calibration_error(confidence_M, is_right_M, num_bins=bins),
-        "ece_uncalibrated": calibration.expected_calibration_error(before_M, is_right_M, num_bins=bins),
-        "brier": calibration.brier_score(p_NK[test], y_M),
-        "nll": calibration.negative_log_likelihood(p_NK[test], y_M),
-        **selective_scores(-confidence_M, ~is_right_M),
-        "risk_at_coverage": risk_at_coverage(-confidence_M, ~is_right_M, config.target_coverage),
-        **_answered(predictions, y_N, test),
-        **set_scores(predictions.set_NK[test], y_M),
+        "calibrated_accuracy": float((~is_wrong_M).mean()),
+        "ece": calibration.expected_calibration_error(confidence_M, ~is_wrong_M, num_bins=bins),
+        "ece_uncalibrated": calibration.expected_calibration_error(before_M, ~is_wrong_M, num_bins=bins),
+        "brier": float(tested.squared_error_M.mean()),
+        "nll": calibration.negative_log_likelihood(tested.p_true_M),
+        **selective_scores(-confidence_M, is_wrong_M),
+        "risk_at_coverage": risk_at_coverage(-confidence_M, is_wrong_M, config.target_coverage),
+        **_answered(tested, threshold),
+        **in_sets,
     }
-    scored = test[np.isfinite(uncertainty_N[test])] if uncertainty_N is not None else test[:0]
-    if uncertainty_N is not None and len(scored):
-        is_wrong_S = predictions.predicted_N[scored] != y_N[scored]
-        curves["risk_coverage_uncertainty"] = risk_coverage(uncertainty_N[scored], is_wrong_S)
-        scores |= {
-            f"{name}_uncertainty": value
-            for name, value in selective_scores(uncertainty_N[scored], is_wrong_S).items()
-        }
+    if uncertainty_M is not None and (is_scored_M := np.isfinite(uncertainty_M)).any():
+        uncertainty_S, is_wrong_S = uncertainty_M[is_scored_M], is_wrong_M[is_scored_M]
+        curves["risk_coverage_uncertainty"] = risk_coverage(uncertainty_S, is_wrong_S)
+        by_uncertainty = selective_scores(uncertainty_S, is_wrong_S)
+        scores |= {f"{name}_uncertainty": value for name, value in by_uncertainty.items()}
     return scores, curves

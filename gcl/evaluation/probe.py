@@ -17,20 +17,35 @@ from gcl.random import numpy_generator
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """Class scores of every node.
+    """A fitted probe: class scores of any nodes.
 
     Attributes:
-        logit_NK: float32; -inf for classes without a training node, which the probe cannot know.
+        weight_DC: float32 weights of the C classes that have training nodes.
+        bias_C: float32 biases.
+        classes_C: int ids of those classes, ascending.
+        num_classes: K.
         chosen: the penalty C, or the epoch, that validation chose.
     """
 
-    logit_NK: np.ndarray
+    weight_DC: np.ndarray
+    bias_C: np.ndarray
+    classes_C: np.ndarray
+    num_classes: int
     chosen: float
 
-    @property
-    def predicted_N(self) -> np.ndarray:
-        """int64 most probable class."""
-        return np.asarray(self.logit_NK.argmax(1))
+    def logits(self, z_MD: np.ndarray) -> np.ndarray:
+        """float32 [M, K]; -inf for classes without a training node, which the probe cannot know.
+
+        Args:
+            z_MD: float32 embeddings as the probe was given them (see `prepared`).
+        """
+        logit_MK = np.full((len(z_MD), self.num_classes), -np.inf, np.float32)
+        logit_MK[:, self.classes_C] = z_MD @ self.weight_DC + self.bias_C
+        return logit_MK
+
+    def predict(self, z_MD: np.ndarray) -> np.ndarray:
+        """int64 most probable classes; arguments as `logits`."""
+        return np.asarray(self.logits(z_MD).argmax(1))
 
 
 def fit_probes(
@@ -43,7 +58,7 @@ def fit_probes(
         y_N: int labels; nodes of the split must have one.
         split: train to fit, validation to choose; test is not read.
         config: which probe and its budget.
-        num_classes: K, width of the result.
+        num_classes: K, width of the scores.
         seed: of the linear probe's initialisation.
 
     Raises:
@@ -56,12 +71,10 @@ def fit_probes(
     position_K[classes] = np.arange(len(classes))
     task = _ProbeTask(z_ND, split.train, target, split.validation, position_K[y_N[split.validation]])
     fitted = _logistic(task, config) if config.probe == "logistic" else _linear(task, config, seed=seed)
-    probes = []
-    for weight_DK, bias_K, chosen in fitted:
-        logit_NK = np.full((len(z_ND), num_classes), -np.inf, np.float32)
-        logit_NK[:, classes] = z_ND @ weight_DK.astype(np.float32) + bias_K.astype(np.float32)
-        probes.append(Probe(logit_NK, chosen))
-    return probes
+    return [
+        Probe(weight_DC.astype(np.float32), bias_C.astype(np.float32), classes, num_classes, chosen)
+        for weight_DC, bias_C, chosen in fitted
+    ]
 
 
 def prepared(z_ND: np.ndarray, config: EvaluateConfig) -> np.ndarray:

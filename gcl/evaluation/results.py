@@ -1,13 +1,14 @@
 """What goes into an evaluation and what comes out."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
 from gcl.edge_holdout import HeldOutPairs
 from gcl.graph import Graph, Labels, Split
+from gcl.row_blocks import Matrix
 
 if TYPE_CHECKING:
     from gcl.evaluation.oracle import Oracle
@@ -32,8 +33,8 @@ class EvaluationInputs:
     """All an evaluation reads; the controls get the same probe and budget as the method.
 
     Attributes:
-        embeddings: float32 [N, D] by name: ``method``, and the controls ``smoothed`` (the features the
-            encoder saw) and ``random_init`` (the untrained encoder's).
+        embeddings: float32 [N, D] by name, in memory or read in blocks: ``method``, and the controls
+            ``smoothed`` (the features the encoder saw) and ``random_init`` (the untrained encoder's).
         labels: None for a data set without.
         splits: the data set's own; may be empty.
         graph: the graph the embeddings were made with; its features are not read.
@@ -45,7 +46,7 @@ class EvaluationInputs:
         checks: epoch and float32 [N, k] embeddings of each check of the run, for the label oracle alone.
     """
 
-    embeddings: Mapping[str, np.ndarray]
+    embeddings: Mapping[str, Matrix]
     graph: Graph
     labels: Labels | None = None
     splits: tuple[Split, ...] = ()
@@ -88,37 +89,62 @@ class MetricRow:
 
 
 @dataclass(frozen=True, eq=False)
-class Predictions:
-    """The probe's answer for every node, with how far to trust it.
+class PredictedNodes:
+    """The probe's answers for consecutive nodes, with how far to trust them.
 
     Attributes:
-        predicted_N: int32 most probable class.
-        confidence_N: float32 calibrated probability of that class.
-        entropy_N: float32 entropy of the calibrated probabilities, in nats.
-        abstain_N: bool, whether confidence lies below the threshold that keeps target_risk.
-        set_NK: bool, the conformal prediction set; may be empty.
+        predicted_B: int32 most probable class.
+        confidence_B: float32 calibrated probability of that class.
+        entropy_B: float32 entropy of the calibrated probabilities, in nats.
+        abstain_B: bool, whether confidence lies below the threshold that keeps target_risk.
+        set_BK: bool, the conformal prediction set; may be empty.
+    """
+
+    predicted_B: np.ndarray
+    confidence_B: np.ndarray
+    entropy_B: np.ndarray
+    abstain_B: np.ndarray
+    set_BK: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """An answer for every node of the graph, worked out while it is read.
+
+    Attributes:
+        blocks: gives the answers of all nodes in order, a block of nodes at a time; afresh at every call.
         protocol: whose first split trained the probe.
         threshold: confidence from which an answer is given; infinite when no threshold has the guarantee.
     """
 
-    predicted_N: np.ndarray
-    confidence_N: np.ndarray
-    entropy_N: np.ndarray
-    abstain_N: np.ndarray
-    set_NK: np.ndarray
+    blocks: Callable[[], Iterator[PredictedNodes]]
     protocol: str
     threshold: float
+
+    def whole(self) -> PredictedNodes:
+        """All answers at once: N x K flags, for graphs that leave room for them."""
+        blocks = list(self.blocks())
+        return PredictedNodes(
+            *(
+                np.concatenate([getattr(block, part.name) for block in blocks])
+                for part in fields(PredictedNodes)
+            )
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Figures, predictions, curves by name as (x, y), what was left out and why, and the label oracle."""
+    """Figures, predictions, curves by name as (x, y), what was left out and why, and the label oracle.
+
+    `sample` says which nodes were measured, where they are not all that have a label.
+    """
 
     metrics: list[MetricRow]
     predictions: Predictions | None = None
     curves: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     oracle: "Oracle | None" = None
+    sample: dict[str, int] | None = None
 
 
 def summarise(

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 
 from gcl.evaluation.calibration import (
-    brier_score,
     expected_calibration_error,
     fit_temperature,
     negative_log_likelihood,
     probabilities,
     reliability,
+    squared_error,
 )
 
 
@@ -61,6 +61,6 @@ def test_confidence_of_one_falls_into_the_last_bin():
 
 def test_brier_and_nll_by_hand():
     p_MK, y_M = np.array([[0.5, 0.5], [0.0, 1.0]]), np.array([0, 1])
-    assert brier_score(p_MK, y_M) == pytest.approx(0.25)
-    assert negative_log_likelihood(p_MK, y_M) == pytest.approx(np.log(2) / 2)
-    assert np.isfinite(negative_log_likelihood(p_MK, np.array([0, 0])))
+    assert squared_error(p_MK, y_M).mean() == pytest.approx(0.25)
+    assert negative_log_likelihood(p_MK[[0, 1], y_M]) == pytest.approx(np.log(2) / 2)
+    assert np.isfinite(negative_log_likelihood(p_MK[[0, 1], [0, 0]]))

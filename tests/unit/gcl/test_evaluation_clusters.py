@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 
+from gcl.clustering.geometry import unit_rows
+from gcl.clustering.quality import silhouette
 from gcl.errors import NotDefined
 from gcl.evaluation import EvaluateConfig
-from gcl.evaluation.clusters import clusters_artifact_rows, kmeans_final_rows
+from gcl.evaluation.clusters import clusters_artifact_rows, kmeans_final_rows, silhouette_nodes
 from gcl.graph import Graph, Labels
 
 CONFIG = EvaluateConfig(num_clustering_seeds=4, num_restarts=3)
@@ -71,11 +73,23 @@ def test_large_sets_use_minibatches_and_still_find_planted_classes():
 
 def test_artifact_without_labels_has_the_label_free_figures():
     z_ND, labels, graph = task()
-    without = values(clusters_artifact_rows(labels.y_N, z_ND, None, graph, CONFIG, seed=0))
+    z_SD = z_ND[silhouette_nodes(len(z_ND), CONFIG, seed=0)]
+    without = values(clusters_artifact_rows(labels.y_N, z_SD, None, graph, CONFIG, seed=0))
     assert set(without) == {"modularity", "conductance", "silhouette"}
-    with_labels = values(clusters_artifact_rows((labels.y_N + 1) % 3, z_ND, labels, graph, CONFIG, seed=0))
+    with_labels = values(clusters_artifact_rows((labels.y_N + 1) % 3, z_SD, labels, graph, CONFIG, seed=0))
     assert with_labels["accuracy"].value == 1.0 and with_labels["accuracy"].protocol == "clusters-artifact"
     one_class = Labels(np.zeros(120, np.int32), ("a",))
     assert "accuracy" not in values(
-        clusters_artifact_rows(labels.y_N, z_ND, one_class, graph, CONFIG, seed=0)
+        clusters_artifact_rows(labels.y_N, z_SD, one_class, graph, CONFIG, seed=0)
     )
+
+
+@pytest.mark.parametrize("num_nodes", [40, 3001])
+def test_the_silhouette_of_the_clusters_is_that_of_the_whole(num_nodes):
+    """`silhouette_nodes` must name the nodes that `silhouettes` would draw, or rows of others are read."""
+    rng, config = np.random.default_rng(0), EvaluateConfig(silhouette_sample=50)
+    z_ND = rng.normal(size=(num_nodes, 4)).astype("f")
+    cluster_N, graph = rng.integers(3, size=num_nodes), Graph(num_nodes, *np.zeros((2, 0), np.int64))
+    nodes = silhouette_nodes(num_nodes, config, seed=7)
+    rows = values(clusters_artifact_rows(cluster_N, z_ND[nodes], None, graph, config, seed=7))
+    assert rows["silhouette"].value == silhouette(unit_rows(z_ND), cluster_N, sample=50, seed=7)

@@ -1,8 +1,11 @@
+from dataclasses import fields
+
 import numpy as np
 import pytest
 
 from gcl.errors import NotDefined
-from gcl.evaluation import EvaluateConfig
+from gcl.evaluation import EvaluateConfig, PredictedNodes
+from gcl.evaluation.judge import Everyone
 from gcl.evaluation.predictions import predict_nodes
 from gcl.graph import Graph, Labels, Split
 
@@ -19,8 +22,9 @@ def task(noise=0.5, seed=0):
 
 def predict(z_ND, labels, split, uncertainty_N=None, **settings):
     config = EvaluateConfig(**settings)
+    everyone = Everyone(z_ND, EDGELESS, np.arange(1500))
     return predict_nodes(
-        z_ND, labels, split, EDGELESS, config, protocol="given", seed=0, uncertainty_N=uncertainty_N
+        z_ND, labels, split, everyone, config, protocol="given", seed=0, uncertainty_R=uncertainty_N
     )
 
 
@@ -48,12 +52,13 @@ def test_calibration_repairs_an_underconfident_probe():
 
 def test_predictions_are_complete_and_consistent():
     z_ND, labels, split = task()
-    given = predict(z_ND, labels, split).predictions
-    assert given.predicted_N.dtype == np.int32 and given.set_NK.shape == (1500, 3)
-    assert (given.confidence_N > 1 / 3).all() and (given.confidence_N <= 1).all()
-    assert (given.entropy_N >= 0).all() and given.entropy_N.max() <= np.log(3) + 1e-6
-    np.testing.assert_array_equal(given.abstain_N, given.confidence_N < np.float32(given.threshold))
-    assert given.entropy_N[given.abstain_N].mean() > given.entropy_N[~given.abstain_N].mean()
+    predictions = predict(z_ND, labels, split).predictions
+    given = predictions.whole()
+    assert given.predicted_B.dtype == np.int32 and given.set_BK.shape == (1500, 3)
+    assert (given.confidence_B > 1 / 3).all() and (given.confidence_B <= 1).all()
+    assert (given.entropy_B >= 0).all() and given.entropy_B.max() <= np.log(3) + 1e-6
+    np.testing.assert_array_equal(given.abstain_B, given.confidence_B < np.float32(predictions.threshold))
+    assert given.entropy_B[given.abstain_B].mean() > given.entropy_B[~given.abstain_B].mean()
 
 
 def test_test_labels_do_not_reach_the_predictions():
@@ -63,8 +68,9 @@ def test_test_labels_do_not_reach_the_predictions():
     for conformal in ("lac", "aps", "daps"):
         a = predict(z_ND, labels, split, conformal=conformal).predictions
         b = predict(z_ND, Labels(other_N, labels.class_names), split, conformal=conformal).predictions
-        for name in ("predicted_N", "confidence_N", "entropy_N", "abstain_N", "set_NK"):
-            assert getattr(a, name).tobytes() == getattr(b, name).tobytes()
+        for part in fields(PredictedNodes):
+            one, other = (getattr(given.whole(), part.name) for given in (a, b))
+            assert one.tobytes() == other.tobytes()
         assert a.threshold == b.threshold
 
 
@@ -100,7 +106,7 @@ def test_calibration_nodes_choose_neither_probe_nor_temperature(monkeypatch):
 def test_every_node_abstains_and_a_note_says_so_where_no_threshold_holds():
     z_ND, labels, split = task(noise=5.0)
     found = predict(z_ND, labels, split, target_risk=0.01)
-    assert found.predictions.abstain_N.all() and found.predictions.threshold == np.inf
+    assert found.predictions.whole().abstain_B.all() and found.predictions.threshold == np.inf
     assert figures(found)["answered"] == 0 and "answered_risk" not in figures(found)
     assert "every node abstains" in found.notes[0]
 

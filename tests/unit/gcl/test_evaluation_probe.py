@@ -29,7 +29,7 @@ def test_logistic_probe_is_the_regularised_optimum(width):
             z_ND[split.train].astype("d"), y_N[split.train]
         )
         expected = model.predict_proba(z_ND[split.test])
-        np.testing.assert_allclose(softmax(probe.logit_NK[split.test], 1), expected, atol=1e-3)
+        np.testing.assert_allclose(softmax(probe.logits(z_ND[split.test]), 1), expected, atol=1e-3)
 
 
 def test_penalty_is_chosen_on_validation_and_test_labels_are_not_read():
@@ -37,15 +37,15 @@ def test_penalty_is_chosen_on_validation_and_test_labels_are_not_read():
     scores = []
     for c in EvaluateConfig().probe_c:
         probe = fit_probes(z_ND, y_N, split, EvaluateConfig(probe_c=(c,)), num_classes=3, seed=0)[0]
-        scores.append((probe.predicted_N[split.validation] == y_N[split.validation]).mean())
+        scores.append((probe.predict(z_ND[split.validation]) == y_N[split.validation]).mean())
     chosen = fit_probes(z_ND, y_N, split, EvaluateConfig(), num_classes=3, seed=0)[0]
-    assert (chosen.predicted_N[split.validation] == y_N[split.validation]).mean() >= max(scores) - 0.02
+    assert (chosen.predict(z_ND[split.validation]) == y_N[split.validation]).mean() >= max(scores) - 0.02
     other_N = y_N.copy()
     other_N[split.test] = 0
     for config in (EvaluateConfig(), EvaluateConfig(probe="linear", probe_epochs=30)):
         a = fit_probes(z_ND, y_N, split, config, num_classes=3, seed=0)
         b = fit_probes(z_ND, other_N, split, config, num_classes=3, seed=0)
-        assert [p.logit_NK.tobytes() for p in a] == [p.logit_NK.tobytes() for p in b]
+        assert [p.logits(z_ND).tobytes() for p in a] == [p.logits(z_ND).tobytes() for p in b]
         assert [p.chosen for p in a] == [p.chosen for p in b]
 
 
@@ -66,9 +66,9 @@ def test_linear_probe_equals_torch_adam_with_its_own_seed():
         torch.nn.functional.cross_entropy(z_TD @ theta[:-1] + theta[-1], y_T).backward()
         adam.step()
     found = theta.detach().numpy()
-    np.testing.assert_allclose(probes[1].logit_NK, z_ND @ found[:-1] + found[-1], atol=1e-4)
+    np.testing.assert_allclose(probes[1].logits(z_ND), z_ND @ found[:-1] + found[-1], atol=1e-4)
     assert probes[1].chosen == 40
-    assert not np.allclose(probes[0].logit_NK, probes[1].logit_NK)
+    assert not np.allclose(probes[0].logits(z_ND), probes[1].logits(z_ND))
 
 
 def test_classes_without_training_nodes_are_never_predicted():
@@ -78,8 +78,8 @@ def test_classes_without_training_nodes_are_never_predicted():
         probe = fit_probes(
             z_ND, y_N, Split("s", train, split.validation, split.test), config, num_classes=3, seed=0
         )[0]
-        assert not (probe.predicted_N == 1).any()
-        assert np.isneginf(probe.logit_NK[:, 1]).all()
+        assert not (probe.predict(z_ND) == 1).any()
+        assert np.isneginf(probe.logits(z_ND)[:, 1]).all()
 
 
 def test_one_class_in_training_is_not_defined():
@@ -93,5 +93,5 @@ def test_random_labels_score_at_chance():
     z_ND, y_N, split = task(num_nodes=2000)
     y_N = np.random.default_rng(9).permutation(y_N)
     probe = fit_probes(z_ND, y_N, split, EvaluateConfig(), num_classes=3, seed=0)[0]
-    accuracy = (probe.predicted_N[split.test] == y_N[split.test]).mean()
+    accuracy = (probe.predict(z_ND[split.test]) == y_N[split.test]).mean()
     assert accuracy == pytest.approx(1 / 3, abs=3 * np.sqrt(2 / 9 / len(split.test)) + 0.02)

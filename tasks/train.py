@@ -13,12 +13,13 @@ import numpy as np
 from pydantic import Field
 
 from gcl.config import Config, result_fields
-from gcl.methods import METHODS
+from gcl.methods import METHODS, method_class
 from gcl.methods.configs import MethodConfig
 from gcl.random import numpy_generator
 from gcl.trainer_config import TrainConfig
 from tasks.artifact import canonical_json
 from tasks.convert import read_node_ids, write_checks, write_columns, write_matrix
+from tasks.limits import Estimate
 from tasks.stage import Stage
 from tasks.work import Work
 
@@ -90,6 +91,30 @@ def train(work: Work, config: TrainStageConfig) -> None:
     work.describe("model", {"epochs": len(result.history), "num_classes": num_classes, "notes": notes})
     work.expect("model.history", num_epochs=config.train.epochs)
     work.volatile("epoch_seconds.json").write_bytes(canonical_json(result.epoch_seconds))
+
+
+def estimate(work: Work, config: TrainStageConfig) -> Estimate:
+    """What the method takes, and its rows and embeddings on disk."""
+    from gcl.methods.base import TrainingSize
+
+    graph, smoothed = work.metadata("graph"), work.metadata("smoothed")
+    declared, num_nodes = method_class(config.method.name), int(graph["num_nodes"])
+    reads_rows = "smoothed" in declared.inputs
+    num_features = int(smoothed["num_features"] if reads_rows else graph["num_features"])
+    size = TrainingSize(num_nodes, int(graph["num_edges"]), num_features, config.train.batch_size)
+    num_encoders = int(getattr(config.method, "num_encoders", 1))
+    embeddings = 4 * num_nodes * config.method.embedding_size * num_encoders
+    return Estimate(
+        memory=declared.memory_estimate(config.method, size),
+        disk={
+            "rows": 4 * num_nodes * num_features,
+            "edges": 16 * size.num_edges * ("graph" in declared.inputs),
+            "embeddings and those of the controls": 3 * embeddings,
+            "checks": 4 * num_nodes * config.method.embedding_size * config.train.num_checks,
+        },
+        advice="set method.embedding_size or train.batch_size lower, or take method.name=dmat_i, which "
+        "trains on rows alone and needs memory for a batch",
+    )
 
 
 def code_of(config: TrainStageConfig) -> tuple[str, ...]:
@@ -218,6 +243,7 @@ TRAIN = Stage(
     body=train,
     tables=("model.history", "embeddings.embeddings", "controls.embeddings"),
     libraries=("numpy", "pyarrow", "safetensors", "scipy", "torch"),
+    estimate=estimate,
 )
 
 

@@ -117,6 +117,16 @@ class PairWeights:
     bound: float = 1.0
 
 
+@dataclass(frozen=True)
+class TrainingSize:
+    """What memory depends on: N nodes, E directed edges, F feature columns, B nodes a batch."""
+
+    num_nodes: int
+    num_edges: int
+    num_features: int
+    batch_size: int
+
+
 class Method(nn.Module, ABC):
     """A contrastive method: all its state is in `state_dict()`, all its randomness in the seeds it is given.
 
@@ -155,6 +165,18 @@ class Method(nn.Module, ABC):
         """
         super().__init__()
         self.training_state = nn.Module()
+
+    @classmethod
+    def memory_estimate(cls, config: BaseConfig, size: TrainingSize) -> dict[str, int]:
+        """About how many bytes of memory training takes at its peak, by what takes them.
+
+        What a workspace holds is not counted. An order of magnitude, to refuse what is hopeless.
+
+        Args:
+            config: an instance of `Config`.
+            size: of the data.
+        """
+        return {}
 
     @abstractmethod
     def training_loss(self, batch: Batch, *, epoch: int, step: int, seed: int) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from gcl.graph import Graph
 from gcl.graph_augment import GraphView, draw_view
 from gcl.graph_encoders import GcnEncoder, NodeFeatures
 from gcl.losses.grouped import cosine_rows
-from gcl.methods.base import EMBED_ROWS, Batch, Method, PairWeights, TrainingData, evaluation
+from gcl.methods.base import EMBED_ROWS, Batch, Method, PairWeights, TrainingData, TrainingSize, evaluation
 from gcl.methods.configs.graphs import GraphEncoderConfig, GraphViewConfig, NegativesConfig, ProjectionConfig
 from gcl.propagation import Propagation
 from gcl.random import torch_generator
@@ -23,6 +23,8 @@ WeightsOf = Callable[[Tensor], Tensor]
 """Of anchors of the first view, int64 [A]: their weights over the nodes of the second, [A, N], near 1."""
 WEIGHED_ANCHORS, WEIGHED_PAIRS = 256, 1 << 24
 """Anchors whose weights over all nodes are held at once: at most so many, as few as have so many pairs."""
+
+_COPIES = 4  # of encodings: values, gradients, what is kept between
 
 
 class GraphMethodConfig(GraphEncoderConfig, GraphViewConfig, NegativesConfig):
@@ -61,6 +63,17 @@ class GraphViewsMethod(Method):
         self.encoder = GcnEncoder(self.config, num_features, self.init_generator)
         self._prepared: _Prepared | None = None
         self._views: tuple[tuple[int, int], list[GraphView]] | None = None
+
+    @classmethod
+    def memory_estimate(cls, config: Config, size: TrainingSize) -> dict[str, int]:
+        """Two views of the graph, and what the encoder keeps of every node for the backward pass."""
+        assert isinstance(config, GraphEncoderConfig)  # noqa: S101  what `Config` is here
+        width = config.hidden_size + 2 * config.embedding_size
+        return {
+            "the graph and its views": 3 * 12 * (size.num_edges + size.num_nodes),
+            "features": 4 * size.num_nodes * size.num_features,
+            "encodings": 4 * 2 * _COPIES * size.num_nodes * width,
+        }
 
     def views(self, graph: Graph, *, epoch: int, seed: int) -> list[GraphView]:
         """The two views of an epoch, the same for each of its steps.

@@ -12,6 +12,7 @@ from gcl.clustering.geometry import squared_distance
 from gcl.clustering.kmeans import KMeansFit, fit_kmeans
 from gcl.clustering.legacy_kmeans import fit_legacy_kmeans
 from gcl.config import Config
+from gcl.config import Config as BaseConfig
 from gcl.encoders import linear_layer
 from gcl.errors import UnsuitableSetting
 from gcl.graph import Graph
@@ -35,15 +36,23 @@ from gcl.losses.hsan_weights import (
     keep_weights,
     kept_weights_bytes,
 )
-from gcl.methods.base import EMBED_ROWS, Batch, Method, PairWeights, ParameterGroup, TrainingData, evaluation
+from gcl.methods.base import (
+    EMBED_ROWS,
+    Batch,
+    Method,
+    PairWeights,
+    ParameterGroup,
+    TrainingData,
+    TrainingSize,
+    evaluation,
+)
 from gcl.methods.configs.hsan import HsanConfig
 from gcl.methods.hsan_encoders import StructureEncoder
+from gcl.methods.hsan_limits import KEPT_TILES_BYTES, check_memory, check_size, memory_estimate
 from gcl.methods.hsan_state import HsanState
 from gcl.propagation import Propagation
 from gcl.random import derive_seed, torch_generator
 
-KEPT_TILES_BYTES = 1 << 26
-"""Similarities of a pair of views kept from forward to backward up to this memory: products are dear here."""
 WEIGHED_ANCHORS, GATHERED_NUMBERS = 64, 1 << 24
 """Anchors whose pairs are weighed at once: at most so many, and as few as hold so many numbers of others."""
 
@@ -114,7 +123,7 @@ class Hsan(Method):
             raise ValueError("hsan needs at least one feature column")
         if num_nodes is None:
             raise ValueError("hsan has weights for every node: num_nodes must be given")
-        _check_size(config, num_nodes)
+        check_size(config, num_nodes)
         self.config, self.num_features, self.num_nodes = config, num_features, num_nodes
         self.num_clusters = _num_clusters(config, num_classes)
         generator = torch_generator(seed, "init")
@@ -125,7 +134,7 @@ class Hsan(Method):
             StructureEncoder(num_nodes, config.embedding_size, generator) for _ in (0, 1)
         )
         self.alpha = nn.Parameter(torch.tensor(config.initial_alpha), requires_grad=config.learn_alpha)
-        _check_memory(config, num_nodes)
+        check_memory(config, num_nodes)
         self.training_state = HsanState(
             self.named_parameters(),
             num_nodes=num_nodes,
@@ -135,6 +144,12 @@ class Hsan(Method):
         self._weights: FrozenWeights | KeptWeights | None = None
         self._known_graph: tuple[Graph, torch.device, Propagation] | None = None
         self.register_load_state_dict_post_hook(_forget_weights)  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def memory_estimate(cls, config: BaseConfig, size: TrainingSize) -> dict[str, int]:
+        """Weights of every node, with Adam's two moments and gradients, and the kept weights of pairs."""
+        assert isinstance(config, HsanConfig)  # noqa: S101  what `Config` is here
+        return memory_estimate(config, size)
 
     def epoch_batches(
         self, data: TrainingData, *, epoch: int, seed: int, batch_size: int
@@ -339,25 +354,6 @@ def _num_clusters(config: HsanConfig, num_classes: int | None) -> int:
             "method.num_clusters='classes' needs a source with labels: set method.num_clusters to a count"
         )
     return num_classes
-
-
-def _check_size(config: HsanConfig, num_nodes: int) -> None:
-    if num_nodes > config.max_nodes:
-        raise UnsuitableSetting(
-            f"more nodes than method.max_nodes={config.max_nodes:,} are refused, and there are "
-            f"{num_nodes:,}: hsan samples no pairs, so a step takes a time of O(N^2), and its structure "
-            "encoders have N x D weights each. Take another method, or raise it"
-        )
-
-
-def _check_memory(config: HsanConfig, num_nodes: int) -> None:
-    needed = kept_weights_bytes(num_nodes)
-    if config.keeps_stale_weights and needed > config.kept_weights_bytes:
-        raise UnsuitableSetting(
-            f"stale weights of {num_nodes:,} nodes need {needed:,} bytes, more than "
-            f"method.kept_weights_bytes={config.kept_weights_bytes:,}: raise it, or set "
-            "method.stale_weights to false"
-        )
 
 
 def _forget_weights(method: nn.Module, _keys: object) -> None:

@@ -7,11 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from gcl.augment import augment_rows
+from gcl.config import Config as BaseConfig
 from gcl.encoders import build_encoder, build_projector
 from gcl.losses.grouped import cosine_rows
-from gcl.methods.base import EMBED_ROWS, Batch, Method, TrainingData, evaluation
+from gcl.methods.base import EMBED_ROWS, Batch, Method, TrainingData, TrainingSize, evaluation
 from gcl.methods.configs.dmat import DmatIConfig, DmtConfig
 from gcl.random import torch_generator
+
+_COPIES, _SCORES = 4, 3  # of rows and scores: values, gradients, what is kept between
 
 
 class SmoothedRowsMethod(Method):
@@ -36,6 +39,18 @@ class SmoothedRowsMethod(Method):
         self.projector: nn.Module = nn.Identity()
         if config.projector == "mlp":
             self.projector = build_projector(config.embedding_size, generator)
+
+    @classmethod
+    def memory_estimate(cls, config: BaseConfig, size: TrainingSize) -> dict[str, int]:
+        """A batch with its views and their scores; nothing of it grows with the graph but the shuffle."""
+        assert isinstance(config, DmatIConfig | DmtConfig)  # noqa: S101  what `Config` is here
+        rows = config.num_views * min(size.batch_size, size.num_nodes)
+        width = size.num_features + config.hidden_size + 2 * config.embedding_size
+        return {
+            "a batch": 4 * (_COPIES * rows * width + _SCORES * rows**2),
+            "the order of the nodes": 16 * size.num_nodes,
+            "weights": 16 * size.num_features * max(config.hidden_size, config.embedding_size),
+        }
 
     def project_views(self, x_BF: Tensor, *, epoch: int, step: int, seed: int) -> Tensor:
         """Projections [V, B, D] of V augmented views, each through the encoder by itself.

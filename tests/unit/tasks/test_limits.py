@@ -1,5 +1,8 @@
 """A stage that cannot fit says so before it begins: by how much, and what to change."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from tasks.limits import DoesNotFit, Estimate, require_fit, total_memory
 from tests.tiny_runs import run_direct, tiny
 
 GB = 10**9
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def test_what_fits_passes(tmp_path: Path) -> None:
@@ -68,3 +72,35 @@ def test_a_limit_changes_no_result(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("text", "expected"), [("8GB", 8 * GB), ("8GiB", 8 << 30), ("none", None)])
 def test_a_limit_is_written_as_people_write_it(text: str, expected: int | None) -> None:
     assert load_config(preset="none", overrides=[f"memory_limit={text}"])[0].memory_limit == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["dmat_i", "grace", "hsan"])
+def test_training_takes_about_what_was_estimated(tmp_path: Path, method: str) -> None:
+    """In a process of its own, since memory that others have used is used again."""
+    program = f"""
+import json
+from pathlib import Path
+from flows.wiring import STAGES
+from tasks import stage as stages
+from tests.tiny_runs import run_direct, tiny
+config = tiny("dataset.nodes=4000", "dataset.features=64", "dataset.average_degree=10", "train.epochs=1",
+              "train.batch_size=2048", "method.name={method}", "method.embedding_size=256")
+store = Path({str(tmp_path)!r})
+run_direct(config, store, until="smooth")
+estimates = []
+stages.require_fit = lambda name, estimate, **options: estimates.append(estimate)
+before = stages.PeakMemory()
+with before:
+    pass
+run = run_direct(config, store, until="train")
+timing = json.loads(next(store.glob("train/*/volatile/timing.json")).read_text())
+print(json.dumps([timing["peak_rss_bytes"] - before.num_bytes, sum(estimates[-1].memory.values())]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=REPOSITORY
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    taken, estimated = json.loads(done.stdout.splitlines()[-1])
+    # What importing torch's optimisers and autograd takes is in the first and not in the second.
+    assert 0.3 * estimated < taken < 4 * estimated + 250e6, (taken, estimated)

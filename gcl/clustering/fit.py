@@ -214,6 +214,8 @@ def _consensus_clustering(
         seed=seed,
         linkage=config.consensus_linkage,
         num_restarts=config.num_restarts,
+        minibatch_threshold=config.minibatch_threshold,
+        workspace=workspace,
     )
     centroid_KD = cluster_means(z_ND, found.cluster_N)
     order, notes = stable_order(found.cluster_N, centroid_KD), []
@@ -228,10 +230,12 @@ def _consensus_clustering(
         mean_node_agreement=float(found.agreement_N.mean()),
         silhouette=silhouette(z_ND, cluster_N, sample=config.silhouette_sample, seed=seed),
     )
+    for rows in row_blocks(found.membership_NK):
+        found.membership_NK[rows] = found.membership_NK[rows][:, order]
     return Clustering(
         cluster_N,
         found.agreement_N,
-        found.membership_NK[:, order],
+        found.membership_NK,
         centroid_KD[order],
         stability=stability,
         agreement_N=found.agreement_N,
@@ -242,11 +246,15 @@ def _consensus_clustering(
 def _check_partition(
     check_NK: np.ndarray, num_clusters: int, config: ClusterConfig, *, seed: int, workspace: Workspace
 ) -> np.ndarray:
-    """The clusters of one check; every check gets the same starts, so their order plays no part."""
+    """The clusters of one check; every check gets the same starts, so their order plays no part.
+
+    Ids are of the least type that holds them: there may be many checks of many nodes.
+    """
     points_NK = checked_embeddings(check_NK)
     points_NK = unit_rows(points_NK, workspace=workspace) if config.normalise else points_NK
     one = derive_seed(seed, "check")
-    return fit_once(points_NK, num_clusters, config, seed=one, workspace=workspace).cluster_N
+    fit = fit_once(points_NK, num_clusters, config, seed=one, workspace=workspace)
+    return fit.cluster_N.astype(np.min_scalar_type(num_clusters))
 
 
 def _leiden_clustering(

@@ -4,13 +4,13 @@ import pytest
 from gcl.clustering import ClusterConfig, cluster_embeddings
 from gcl.clustering.consensus import (
     MAX_AVERAGE_NODES,
-    _in_canonical_order,
-    _one_hot,
+    Members,
     coassociation_embedding,
     find_consensus,
 )
 from gcl.clustering.partition import adjusted_rand_index
 from gcl.errors import UnsuitableSetting
+from gcl.workspace import Workspace
 
 LINKAGES = ["spectral", "average"]
 
@@ -61,9 +61,10 @@ def test_what_is_summed_has_one_order_and_one_set_of_names():
     partitions, _ = noisy_partitions(noise=0.5)
     rng = np.random.default_rng(1)
     others = [rng.permutation(3)[partitions[place]] for place in rng.permutation(len(partitions))]
-    first, second = _in_canonical_order(partitions), _in_canonical_order(others)
-    assert [one.tobytes() for one in first] == [one.tobytes() for one in second]
-    assert all(one[0] == 0 and set(one) == {0, 1, 2} for one in first)
+    ((_, first_NM),), ((_, second_NM),) = Members(partitions).blocks(), Members(others).blocks()
+    assert first_NM.indices.tobytes() == second_NM.indices.tobytes()
+    assert first_NM[0].indices.tolist() == list(range(0, 24, 3)), "clusters are named by their first node"
+    assert set(first_NM.indices) == set(range(24))
 
 
 def test_agreement_and_membership_are_means_of_the_coassociation():
@@ -81,7 +82,7 @@ def test_embedding_is_that_of_the_whole_matrix(monkeypatch, dense_clusters):
     """Against the N x N matrix A that is never formed; also by the iterative decomposition."""
     monkeypatch.setattr("gcl.clustering.consensus._DENSE_CLUSTERS", dense_clusters)
     partitions, _ = noisy_partitions(num_clusters=5, noise=0.4)
-    points_NK = coassociation_embedding(_one_hot(partitions), len(partitions), 4, seed=0).astype(float)
+    points_NK = coassociation_embedding(Members(partitions), 4, seed=0).astype(float)
     shared_NN = coassociation(partitions)
     degree_N = shared_NN.sum(1)
     _, vectors_NN = np.linalg.eigh(shared_NN / np.sqrt(np.outer(degree_N, degree_N)))
@@ -137,6 +138,25 @@ def test_memory_is_linear_in_the_nodes():
     tracemalloc.stop()
     assert peak < 200e6
     assert adjusted_rand_index(found.cluster_N, y_N) > 0.9
+
+
+@pytest.mark.parametrize("dense_clusters", [2048, 0])
+def test_blocks_of_nodes_give_the_same_consensus(monkeypatch, tmp_path, dense_clusters):
+    monkeypatch.setattr("gcl.clustering.consensus._DENSE_CLUSTERS", dense_clusters)
+    partitions, _ = noisy_partitions(noise=0.4)
+    whole = find_consensus(partitions, 3, seed=0)
+    monkeypatch.setattr("gcl.clustering.consensus._ROWS_AT_ONCE", 7)
+    parts = find_consensus(partitions, 3, seed=0, workspace=Workspace(tmp_path, in_memory_bytes=0))
+    assert isinstance(parts.membership_NK.base, np.memmap)
+    for name in ("cluster_N", "agreement_N", "membership_NK"):
+        assert getattr(whole, name).tobytes() == getattr(parts, name).tobytes()
+
+
+def test_many_nodes_are_cut_by_minibatches(monkeypatch):
+    partitions, y_N = noisy_partitions(num_nodes=400)
+    monkeypatch.setattr("gcl.clustering.consensus.fit_kmeans", None)
+    found = find_consensus(partitions, 3, seed=0, minibatch_threshold=399)
+    assert adjusted_rand_index(found.cluster_N, y_N) > 0.95
 
 
 def test_clusters_of_checks_are_complete_and_deterministic():

@@ -8,6 +8,8 @@ from gcl.graph import Graph
 from gcl.random import numpy_generator
 from gcl.workspace import row_slices
 
+_EDGES_AT_ONCE = 1 << 22
+
 
 def modularity(graph: Graph, cluster_N: np.ndarray) -> float:
     """Newman's modularity (Leicht and Newman's for directed edges), weighted; NaN without edges.
@@ -45,7 +47,7 @@ def _edge_mass(graph: Graph, cluster_N: np.ndarray) -> tuple[np.ndarray, np.ndar
     """Weight of the edges within, from and to each cluster, and of all."""
     size = int(cluster_N.max()) + 1
     within_K, out_K, in_K, total = np.zeros(size), np.zeros(size), np.zeros(size), 0.0
-    for edges in row_slices(graph.num_edges, 8):
+    for edges in row_slices(graph.num_edges, 1, block_bytes=_EDGES_AT_ONCE):
         from_B, to_B = cluster_N[graph.src_E[edges]], cluster_N[graph.dst_E[edges]]
         weight_B = (
             np.ones(len(from_B)) if graph.weight_E is None else graph.weight_E[edges].astype(np.float64)

@@ -4,10 +4,14 @@ import pytest
 from gcl.clustering.geometry import (
     checked_embeddings,
     cluster_spread,
+    has_direction,
+    is_one_point,
+    row_blocks,
     soft_membership,
     squared_distance,
     unit_rows,
 )
+from gcl.workspace import Workspace
 
 
 def test_unit_rows_leave_a_zero_row_zero():
@@ -65,3 +69,38 @@ def test_spread_counts_only_directions_in_use():
     z_ND[:, :2] = rng.normal(size=(5000, 2))
     spread = cluster_spread(z_ND, np.zeros((1, 100), np.float32), np.zeros(5000, int))
     assert spread == pytest.approx(1.0, rel=0.1)
+
+
+def test_blocks_and_a_workspace_change_no_byte(monkeypatch, tmp_path):
+    rng = np.random.default_rng(0)
+    z_ND = rng.normal(size=(9000, 5)).astype("f")
+    z_ND[[3, 8999]] = 0
+    c_KD = rng.normal(size=(4, 5)).astype("f")
+
+    def results(**options):
+        unit_ND = unit_rows(z_ND, **options)
+        return unit_ND, soft_membership(unit_ND, c_KD, scale=0.3, **options), has_direction(unit_ND)
+
+    whole = results()
+    monkeypatch.setattr("gcl.clustering.geometry._BLOCK_BYTES", 1)
+    assert [rows.stop for rows in row_blocks(z_ND)] == [4096, 8192, 9000]
+    parts = results(workspace=Workspace(tmp_path, in_memory_bytes=0))
+    assert isinstance(parts[0].base, np.memmap) and isinstance(parts[1].base, np.memmap)
+    assert [a.tobytes() for a in whole] == [b.tobytes() for b in parts]
+    assert np.flatnonzero(~parts[2]).tolist() == [3, 8999]
+
+
+def test_every_row_that_is_not_finite_is_counted(monkeypatch):
+    monkeypatch.setattr("gcl.clustering.geometry._BLOCK_BYTES", 1)
+    z_ND = np.ones((9000, 2), np.float32)
+    z_ND[[1, 8999], 0] = np.nan
+    with pytest.raises(ValueError, match="2 embedding row"):
+        checked_embeddings(z_ND)
+
+
+@pytest.mark.parametrize(("apart", "expected"), [(0.0, True), (5e-7, True), (1e-4, False)])
+def test_one_point_is_told_in_every_block(monkeypatch, apart, expected):
+    monkeypatch.setattr("gcl.clustering.geometry._BLOCK_BYTES", 1)
+    z_ND = np.full((9000, 2), -1, np.float32)
+    z_ND[8500, 1] += apart
+    assert is_one_point(z_ND) is expected

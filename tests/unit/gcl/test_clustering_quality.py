@@ -67,3 +67,15 @@ def test_silhouette_sample_is_seeded():
     z_ND, cluster_N = rng.normal(size=(300, 5)).astype("f"), rng.integers(3, size=300)
     values = [silhouette(z_ND, cluster_N, sample=50, seed=seed) for seed in (1, 1, 2)]
     assert values[0] == values[1] != values[2]
+
+
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_blocks_of_edges_change_no_digit(monkeypatch, is_weighted):
+    rng = np.random.default_rng(0)
+    src, dst = np.nonzero(rng.random((60, 60)) < 0.2)
+    # Eighths are added without round-off, so that the total, which is summed by halves, is the same, too.
+    weight = (rng.integers(1, 80, len(src)) / 8).astype(np.float32) if is_weighted else None
+    graph, cluster_N = Graph(60, src, dst, weight_E=weight), rng.integers(4, size=60).astype(np.int32)
+    whole = modularity(graph, cluster_N), conductance(graph, cluster_N)
+    monkeypatch.setattr("gcl.clustering.quality._EDGES_AT_ONCE", 7)
+    assert (modularity(graph, cluster_N), conductance(graph, cluster_N)) == whole

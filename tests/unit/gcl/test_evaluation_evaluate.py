@@ -1,5 +1,6 @@
 import time
 from dataclasses import fields, replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ from gcl.edge_holdout import HeldOutPairs
 from gcl.errors import UnsuitableSetting
 from gcl.evaluation import EvaluateConfig, EvaluationInputs, LeakedEdges, LinkPairs, evaluate_embeddings
 from gcl.graph import Graph, Labels, Split
+from gcl.row_blocks import ArrayBlocks
+from gcl.workspace import Workspace, row_slices
 
 FAST = EvaluateConfig(num_splits=3, num_clustering_seeds=2, num_restarts=2)
 N = 300
@@ -87,6 +90,33 @@ def test_same_seed_same_result():
     first, second = (evaluate_embeddings(task(), FAST, seed=7) for _ in range(2))
     assert first.metrics == second.metrics
     assert bytes_of(first) == bytes_of(second)
+
+
+@pytest.mark.parametrize("settings", [{"conformal": "daps"}, {"probe": "linear", "probe_epochs": 5}, {}])
+def test_blocks_and_files_change_nothing(settings, tmp_path, monkeypatch):
+    """All that is read in blocks, in blocks of a few rows, and all arrays in files: the same bytes."""
+    graph = ring_graph()
+    weight_E = np.random.default_rng(3).random(graph.num_edges).astype("f")
+    y_N = task().labels.y_N.copy()
+    y_N[::7] = -1
+    inputs = task(
+        graph=replace(graph, weight_E=weight_E),
+        labels=Labels(y_N, ("a", "b", "c")),
+        held_out=LinkPairs(test=pairs(), validation=pairs()),
+        cluster_N=(np.arange(N) % 5).astype(np.int32),
+        uncertainty_N=np.random.default_rng(4).random(N).astype("f"),
+    )
+    float32 = {name: z_ND.astype("f") for name, z_ND in inputs.embeddings.items()}
+    config = FAST.model_copy(update=settings)
+    expected = evaluate_embeddings(replace(inputs, embeddings=float32), config, seed=0)
+    for module in ("gcl.row_blocks", "gcl.evaluation.judge", "gcl.evaluation.subgraph"):
+        monkeypatch.setattr(f"{module}.row_slices", partial(row_slices, block_bytes=500))
+    monkeypatch.setattr("gcl.evaluation.conformal._EDGES_AT_ONCE", 3)
+    blocks = {name: ArrayBlocks(z_ND) for name, z_ND in float32.items()}
+    workspace = Workspace(tmp_path, in_memory_bytes=0)
+    found = evaluate_embeddings(replace(inputs, embeddings=blocks), config, seed=0, workspace=workspace)
+    assert bytes_of(found) == bytes_of(expected)
+    assert len(list(found.predictions.blocks())) > 100
 
 
 def test_random_labels_score_at_chance():

@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -6,6 +8,7 @@ from gcl.errors import NotDefined
 from gcl.evaluation import LeakedEdges, LinkPairs, assert_no_leak
 from gcl.evaluation.links import link_protocol, link_rows, pair_score
 from gcl.graph import Graph
+from gcl.workspace import row_slices
 
 
 def pairs(edges, others):
@@ -70,6 +73,16 @@ def test_blocks_change_nothing(monkeypatch):
     whole = pair_score(z_ND, HELD_OUT.test)
     monkeypatch.setattr("gcl.evaluation.links._PAIRS_AT_ONCE", 1)
     np.testing.assert_array_equal(pair_score(z_ND, HELD_OUT.test), whole)
+
+
+@pytest.mark.parametrize("block_bytes", [1, 200])
+def test_leaks_are_found_in_any_block_of_edges(block_bytes, monkeypatch):
+    monkeypatch.setattr("gcl.evaluation.subgraph.row_slices", partial(row_slices, block_bytes=block_bytes))
+    assert_no_leak(graph((0, 2), (2, 0), (1, 3), (3, 1)), HELD_OUT)
+    with pytest.raises(LeakedEdges, match=r"2 held-out test edge.*first: 0-1, 2-3"):
+        assert_no_leak(graph((0, 4), (1, 0), (2, 3), (4, 2)), HELD_OUT)
+    with pytest.raises(LeakedEdges, match=r"1 held-out validation"):
+        assert_no_leak(graph((0, 4), (4, 5)), HELD_OUT)
 
 
 def test_pairs_of_one_kind_are_not_defined():

@@ -1,10 +1,15 @@
 import numpy as np
 import pytest
+import threadpoolctl
 
 from gcl.clustering import ClusterConfig, cluster_embeddings
+from gcl.clustering.fit import cluster_means
+from gcl.clustering.geometry import unit_rows
+from gcl.clustering.kmeans import fit_kmeans
 from gcl.clustering.partition import adjusted_rand_index
 from gcl.errors import NotDefined, UnsuitableSetting
 from gcl.graph import Graph
+from gcl.workspace import Workspace
 
 
 def planted(num_nodes=240, num_clusters=4, noise=0.1, seed=0):
@@ -130,3 +135,112 @@ def test_graph_adds_its_measures_to_the_evidence():
     found = cluster_embeddings(z_ND, ClusterConfig(num_clusters="2..6"), seed=0, graph=Graph(60, src, dst))
     assert {"modularity", "conductance"} <= {item.measure for item in found.evidence}
     assert found.num_clusters == 4
+
+
+RESULTS = ("cluster_N", "confidence_N", "membership_NK", "centroid_KD")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ClusterConfig(num_clusters=4),
+        ClusterConfig(num_clusters=4, normalise=False),
+        ClusterConfig(num_clusters="2..5", algorithm="minibatch_kmeans", minibatch_size=64),
+        ClusterConfig(algorithm="leiden", num_neighbours=10, resolution=0.5),
+        ClusterConfig(num_clusters=4, algorithm="consensus"),
+    ],
+    ids=lambda config: f"{config.algorithm}-{config.num_clusters}",
+)
+def test_a_workspace_and_small_blocks_change_no_byte(config, monkeypatch, tmp_path):
+    monkeypatch.setattr("gcl.clustering.kmeans._BATCHES", 10)
+    z_ND, _ = planted(noise=0.4)
+    whole = cluster_embeddings(z_ND, config, seed=1, checks=[z_ND, z_ND[:, ::-1]])
+    workspace = Workspace(tmp_path, in_memory_bytes=0)
+    mapped_ND = workspace.empty(z_ND.shape)
+    mapped_ND[:] = z_ND
+    monkeypatch.setattr("gcl.clustering.geometry._ROWS_AT_ONCE", 16)
+    monkeypatch.setattr("gcl.clustering.geometry._BLOCK_BYTES", 1)
+    checks = [mapped_ND, z_ND[:, ::-1]]
+    mapped = cluster_embeddings(mapped_ND, config, seed=1, checks=checks, workspace=workspace)
+    assert isinstance(mapped.membership_NK.base, np.memmap)
+    for name in RESULTS:
+        assert getattr(whole, name).tobytes() == getattr(mapped, name).tobytes(), name
+    assert whole.evidence == mapped.evidence and whole.stability == mapped.stability
+
+
+def test_the_number_of_threads_changes_no_byte():
+    z_ND = np.random.default_rng(0).normal(size=(9000, 128)).astype("f")
+    config, found = ClusterConfig(num_clusters=20, num_restarts=1, num_stability_runs=0), []
+    for threads in (1, 2):
+        with threadpoolctl.threadpool_limits(threads):
+            found.append(cluster_embeddings(z_ND, config, seed=0))
+    for name in RESULTS:
+        assert getattr(found[0], name).tobytes() == getattr(found[1], name).tobytes(), name
+    assert found[0].stability == found[1].stability
+
+
+@pytest.fixture
+def few_compared(monkeypatch):
+    monkeypatch.setattr("gcl.clustering.runs._COMPARED_NODES", 150)
+    monkeypatch.setattr("gcl.clustering.kmeans._BATCHES", 10)
+
+
+MANY = {"minibatch_threshold": 200, "minibatch_size": 64}
+
+
+@pytest.mark.usefixtures("few_compared")
+def test_stability_of_many_nodes_is_measured_on_a_sample_and_says_so():
+    z_ND, y_N = planted()
+    found = cluster_embeddings(z_ND, ClusterConfig(num_clusters=4, **MANY), seed=0)
+    assert adjusted_rand_index(found.cluster_N, y_N) == 1.0
+    assert found.notes == ["stability was measured on a sample of 150 of 240 nodes"]
+    assert found.stability["mean_pairwise_ari"] == found.stability["mean_node_agreement"] == 1.0
+    assert found.agreement_N is None
+    config = ClusterConfig(num_clusters=4, num_stability_runs=0, **MANY)
+    assert cluster_embeddings(z_ND, config, seed=0).notes == []
+
+
+@pytest.mark.usefixtures("few_compared")
+def test_stability_of_a_sample_tells_clusters_from_noise():
+    noise_ND = np.random.default_rng(0).normal(size=(240, 8))
+    found = cluster_embeddings(noise_ND, ClusterConfig(num_clusters=4, num_restarts=1, **MANY), seed=0)
+    assert found.stability["mean_pairwise_ari"] < 0.7
+
+
+@pytest.mark.usefixtures("few_compared")
+def test_numbers_of_clusters_of_many_nodes_are_compared_on_a_sample_and_the_notes_say_so():
+    z_ND, y_N = planted(noise=0.05)
+    src, dst = np.nonzero((y_N[:, None] == y_N) & ~np.eye(240, dtype=bool))
+    config = ClusterConfig(num_clusters="2..6", **MANY)
+    found = cluster_embeddings(z_ND, config, seed=0, graph=Graph(240, src, dst))
+    assert found.num_clusters == 4
+    assert "numbers of clusters were compared by fits of 150 of 240 nodes" in found.notes
+    value = {(item.num_clusters, item.measure): item.value for item in found.evidence}
+    inertia = fit_kmeans(unit_rows(z_ND), 4, seeds=[0])[0].inertia
+    assert value[4, "inertia"] == pytest.approx(inertia, rel=0.02), "of all nodes"
+    assert value[4, "conductance"] == pytest.approx(0), "on the whole graph"
+
+
+def test_cluster_means_of_blocks_round_as_the_whole_does(monkeypatch):
+    rng = np.random.default_rng(0)
+    z_ND, cluster_N = rng.normal(size=(1000, 3)).astype("f"), rng.integers(5, size=1000).astype(np.int32)
+    whole = cluster_means(z_ND, cluster_N)
+    np.testing.assert_allclose(whole[2], z_ND[cluster_N == 2].mean(0), rtol=1e-4)
+    monkeypatch.setattr("gcl.clustering.geometry._ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("gcl.clustering.geometry._BLOCK_BYTES", 1)
+    assert cluster_means(z_ND, cluster_N).tobytes() == whole.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"num_clusters": 4}, False),
+        ({"num_clusters": "classes"}, False),
+        ({"num_clusters": "auto"}, True),
+        ({"num_clusters": "2..5", "algorithm": "consensus"}, True),
+        ({"algorithm": "leiden"}, False),
+        ({"algorithm": "leiden", "leiden_graph": "graph"}, True),
+    ],
+)
+def test_the_graph_is_needed_only_where_it_plays_a_part(settings, expected):
+    assert ClusterConfig(**settings).needs_graph is expected

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 
 from gcl.graph import Graph
-from gcl.uncertainty.affinity import affinity_uncertainty, near_probability, pair_uncertainty, two_means
+from gcl.uncertainty.affinity import (
+    _Neighbours,
+    affinity_uncertainty,
+    near_probability,
+    pair_uncertainty,
+    two_means,
+)
 
 OPTIONS = {
     "graph": None,
@@ -138,3 +144,26 @@ def test_nodes_without_neighbours_use_candidates_alone():
     without = affinity_uncertainty(z_ND, **OPTIONS)
     np.testing.assert_allclose(with_graph[2:], without[2:], rtol=1e-5)
     assert with_graph[0] != without[0]
+
+
+def test_a_longer_list_of_neighbours_is_thinned_evenly_and_a_shorter_one_filled_up():
+    src = np.array([0] * 6 + [2] * 2 + [3])
+    dst = np.array([1, 2, 3, 4, 5, 6, 0, 1, 6])
+    found = _Neighbours(Graph(7, src, dst), 3, 7)
+    assert found.width == 3
+    assert found.of(np.arange(4)).tolist() == [[1, 3, 5], [-1, -1, -1], [0, 1, -1], [6, -1, -1]]
+    assert found.of(np.array([2, 3])).tolist() == [[0, 1, -1], [6, -1, -1]]
+    assert _Neighbours(None, 3, 7).of(np.arange(4)).shape == (4, 0)
+
+
+def test_very_many_candidates_take_smaller_blocks(monkeypatch):
+    rows = []
+    z_ND = np.random.default_rng(0).normal(size=(90, 6)).astype("f")
+    whole = affinity_uncertainty(z_ND, **OPTIONS)
+    monkeypatch.setattr("gcl.uncertainty.affinity._BLOCK_ELEMENTS", 910)
+    monkeypatch.setattr(
+        "gcl.uncertainty.affinity.two_means",
+        lambda value_BM: rows.append(len(value_BM)) or two_means(value_BM),
+    )
+    np.testing.assert_allclose(affinity_uncertainty(z_ND, **OPTIONS), whole, rtol=1e-4)
+    assert rows == [10] * 9

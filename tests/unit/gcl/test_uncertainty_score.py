@@ -1,10 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import threadpoolctl
 from pydantic import ValidationError
 
 from gcl.errors import NotDefined, UnsuitableSetting
 from gcl.graph import Graph
 from gcl.uncertainty import METHODS, UncertaintyConfig, UncertaintyInputs, score_uncertainty
+from gcl.workspace import Workspace
 
 
 def planted(num_clusters=4, per_cluster=60, num_ambiguous=20, width=16, noise=0.08):
@@ -51,6 +55,42 @@ def test_same_seed_same_bytes(config):
     inputs, _ = planted()
     first, second = (score_uncertainty(inputs, config, seed=5) for _ in range(2))
     assert first.tobytes() == second.tobytes()
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.method}-{c.estimator}-{c.disagreement}")
+def test_a_workspace_small_blocks_and_threads_change_no_byte(config, monkeypatch, tmp_path):
+    inputs, _ = planted()
+    src, dst = np.nonzero(np.random.default_rng(0).random((240, 240)) < 0.05)
+    graph = Graph(240, src, dst)
+    with threadpoolctl.threadpool_limits(1):
+        whole = score_uncertainty(replace(inputs, graph=graph), config, seed=0)
+    workspace = Workspace(tmp_path, in_memory_bytes=0)
+    mapped_ND = workspace.empty(inputs.z_ND.shape)
+    mapped_ND[:] = inputs.z_ND
+    monkeypatch.setattr("gcl.clustering.geometry._ROWS_AT_ONCE", 16)
+    monkeypatch.setattr("gcl.clustering.geometry._BLOCK_BYTES", 1)
+    monkeypatch.setattr("gcl.uncertainty.score._ROWS_AT_ONCE", 16)
+    with threadpoolctl.threadpool_limits(2):
+        mapped = score_uncertainty(
+            replace(inputs, graph=graph, z_ND=mapped_ND), config, seed=0, workspace=workspace
+        )
+    assert whole.tobytes() == mapped.tobytes()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        UncertaintyConfig(method="cluster_margin", minibatch_threshold=239),
+        UncertaintyConfig(method="augmentation", disagreement="membership", minibatch_threshold=239),
+    ],
+    ids=lambda c: c.method,
+)
+def test_clusters_of_many_nodes_are_found_by_minibatches(config, monkeypatch):
+    from sklearn.metrics import roc_auc_score
+
+    monkeypatch.setattr("gcl.uncertainty.score.fit_kmeans", None)
+    inputs, is_ambiguous_N = planted()
+    assert roc_auc_score(is_ambiguous_N, score_uncertainty(inputs, config, seed=0)) > 0.85
 
 
 def test_every_registered_method_is_a_choice_of_the_config():

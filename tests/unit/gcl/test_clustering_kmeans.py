@@ -71,7 +71,7 @@ def test_a_cluster_that_loses_its_nodes_moves_to_the_worst_fitting_one():
 
     z_ND = np.array([[0, 0], [0, 1], [9, 0], [9, 1], [30, 0]], np.float32)
     start_RKD = np.array([[[0, 0.5], [9, 0.5], [1000, 1000]]], np.float32)
-    for mean_D in (None, np.array([4, 1], np.float32)):
+    for mean_D in (None, np.array([100, 1], np.float32)):
         centred = 0 if mean_D is None else mean_D
         label_NR, _, inertia_R = _lloyd(z_ND, start_RKD - centred, 50, mean_D)
         assert len(set(label_NR[:, 0].tolist())) == 3
@@ -117,6 +117,14 @@ def test_minibatch_is_nearly_as_good_as_full_kmeans():
     assert found.inertia < 1.01 * full.inertia
     np.testing.assert_array_equal(squared_distance(z_ND, found.centroid_KD).argmin(1), found.cluster_N)
     assert found.inertia == pytest.approx(((z_ND - found.centroid_KD[found.cluster_N]) ** 2).sum(), rel=1e-4)
+
+
+@pytest.mark.usefixtures("small_sample")
+def test_last_steps_over_all_points_lower_what_the_batches_leave(monkeypatch):
+    z_ND, _ = blobs(num_nodes=20_000, num_clusters=12, noise=2.0)
+    found = fit_minibatch_kmeans(z_ND, 12, **MINIBATCH)
+    monkeypatch.setattr("gcl.clustering.kmeans._LAST_STEPS", 0)
+    assert found.inertia < 0.999 * fit_minibatch_kmeans(z_ND, 12, **MINIBATCH).inertia
 
 
 @pytest.mark.usefixtures("small_sample")

@@ -1,6 +1,7 @@
 """One sample of very many labelled nodes: seeded apart from the run, the same for all, and stated."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from gcl.evaluation import EvaluateConfig, EvaluationInputs, evaluate_embeddings
 from gcl.evaluation.sample import draw_sample
 from gcl.evaluation.subgraph import induced_subgraph
 from gcl.graph import Graph, Labels, Split
+from gcl.workspace import row_slices
 
 N, LIMIT = 1000, 300
 CONFIG = EvaluateConfig(
@@ -135,6 +137,23 @@ def test_every_node_is_predicted_and_test_figures_are_those_of_the_table(conform
     assert test["mean_set_size"] == pytest.approx(sizes.mean(), abs=0.1), "80 % of the drawn are test nodes"
     everyone = whole.set_BK[np.arange(N), inputs.labels.y_N].mean()
     assert everyone == pytest.approx(0.9, abs=0.08), "the guarantee holds for nodes that were not drawn"
+
+
+@pytest.mark.parametrize("conformal", ["aps", "daps"])
+def test_predictions_do_not_depend_on_the_blocks_that_are_read(conformal, monkeypatch):
+    """Products of few rows round otherwise, in the last bit; everything else is the same."""
+    config = CONFIG.model_copy(update={"conformal": conformal, "num_splits": 1})
+    expected = evaluate_embeddings(task(), config, seed=0)
+    for module in ("gcl.row_blocks", "gcl.evaluation.judge", "gcl.evaluation.subgraph"):
+        monkeypatch.setattr(f"{module}.row_slices", partial(row_slices, block_bytes=700))
+    found = evaluate_embeddings(task(), config, seed=0)
+    assert len(list(found.predictions.blocks())) > 40
+    assert conformal == "daps" or found.metrics == expected.metrics
+    one, other = found.predictions.whole(), expected.predictions.whole()
+    np.testing.assert_array_equal(one.predicted_B, other.predicted_B)
+    np.testing.assert_allclose(one.confidence_B, other.confidence_B, rtol=1e-5)
+    np.testing.assert_allclose(one.entropy_B, other.entropy_B, rtol=1e-4, atol=1e-5)
+    assert (one.set_BK != other.set_BK).mean() < 0.002
 
 
 def test_graph_figures_of_the_clusters_are_those_of_the_whole_graph():

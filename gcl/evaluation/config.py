@@ -40,6 +40,7 @@ class EvaluateConfig(Config):
     max_nodes: int = Field(
         200_000,
         ge=100,
+        le=1_000_000_000,
         description="labelled nodes to measure on; of more, one sample drawn with split_seed is measured, "
         "the same for the method and its controls; predictions still answer for every node; count",
     )

@@ -62,6 +62,7 @@ def test_predictions_are_the_same_bytes_for_any_block(
     assert rows[7]["prediction_set"] == [] and rows[9]["prediction_set"] == [1]
 
 
+@pytest.mark.slow
 def test_a_sample_is_stated_and_every_node_predicted(tmp_path: Path) -> None:
     run = run_direct(tiny("dataset.nodes=240", "evaluate.max_nodes=120"), tmp_path / "store")
     folders = {kind: run.state.store.open(artifact) for kind, artifact in run.state.artifacts.items()}

@@ -14,13 +14,16 @@ from tasks.work import Work
 
 def uncertainty(work: Work, config: UncertaintyConfig) -> None:
     """Score every node; the model is loaded only for methods that embed augmented views."""
-    workspace, needs_graph = work.workspace(), config.method == "affinity"
+    workspace = work.workspace()
     z_ND = read_matrix(work.input("embeddings") / "embeddings.parquet", "z", workspace)
+    graph = (
+        read_graph(work.input("graph"), with_features=False, workspace=workspace)
+        if config.method == "affinity"
+        else None
+    )
     inputs = UncertaintyInputs(
         z_ND=z_ND,
-        graph=read_graph(work.input("graph"), with_features=False, workspace=workspace)
-        if needs_graph
-        else None,
+        graph=graph,
         embed_view=_embed_view(work),
         num_clusters=work.facts.get("num_clusters"),
     )

@@ -34,6 +34,7 @@ def direction_disagreement(
             unit_BD = unit_rows(z_ND[rows]).astype(np.float64)
             unit_BD[~(unit_BD != 0).any(1)] = np.nan
             total_ND[rows] += unit_BD
+        del z_ND  # before the next view is made
     assert total_ND is not None, "num_views >= 2"  # noqa: S101
     uncertainty_N = np.empty(len(total_ND), np.float32)
     for rows in row_blocks(total_ND):
@@ -75,6 +76,7 @@ def membership_disagreement(
             member_BK = soft_membership(unit_rows(z_ND[rows]), centroid_KD, scale=scale).astype(np.float64)
             mean_NK[rows] += member_BK / num_views
             mean_entropy_N[rows] += _entropy(member_BK) / num_views
+        del z_ND  # before the next view is made
     assert mean_NK is not None, "num_views >= 2"  # noqa: S101
     uncertainty_N = np.empty(len(mean_NK), np.float32)
     for rows in row_blocks(mean_NK):

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from gcl.bidirectional import kernels as kernels_module
 from gcl.bidirectional import push_filter, update_filter
 from gcl.bidirectional.columns import ColumnPush, Part, Task
-from gcl.bidirectional.walks import Walks
+from gcl.bidirectional.walks import Walks, random_walks
 from gcl.graph import Graph
 from gcl.propagation import csr_arrays, effective_degrees, out_degrees
 from gcl.smoothing import SmoothingConfig, filter_weights, smooth_features
@@ -155,6 +155,18 @@ def test_every_row_lies_within_its_bound_and_the_bound_is_not_far_off(kind, sign
     assert max(tightest) > 0.1
 
 
+@pytest.mark.parametrize(("name", "combine"), [("ppr", np.maximum), ("signed", np.add)])
+def test_errors_of_the_two_signs_add_up_only_under_weights_of_both_signs(name, combine):
+    graph = graph_of("undirected")
+    csr, x_NF = csr_arrays(graph), graph.x_NF
+    bounds = [
+        push_filter(x, csr, weights=WEIGHTS[name], r_max=5e-3, signs="apart").bound_F
+        for x in (x_NF, np.maximum(x_NF, 0), np.minimum(x_NF, 0))
+    ]
+    assert (bounds[1] > 0).all()
+    np.testing.assert_allclose(bounds[0], combine(bounds[1], bounds[2]), rtol=1e-12)
+
+
 def test_signs_pushed_together_reach_a_smaller_error_with_less_work():
     graph = graph_of("undirected", num_nodes=2000)
     csr, weights = csr_arrays(graph, self_loops=True), WEIGHTS["ppr"]
@@ -252,6 +264,19 @@ def test_walks_from_a_row_do_not_depend_on_the_other_rows():
     other = push_filter(graph.x_NF, csr, rows=np.arange(150), **{**options, "seed": 5}).x_SF
     assert not np.array_equal(other, many)
     assert push_filter(graph.x_NF, csr, rows=np.array([], np.int64), **options).x_SF.shape == (0, 5)
+
+
+def test_rows_walk_apart_from_each_other_and_alike_in_chunks_of_any_size(monkeypatch):
+    csr, rows = csr_arrays(ring(50)), np.array([10, 20, 30])
+    walks = random_walks(csr, rows, num_steps=4, num_walks=8, seed=0)
+    share_S4V = walks.share.toarray().reshape(3, 4, walks.num_slots)
+    around = walks.slot_N[rows[:2, None] + np.arange(-4, 5)]
+    standing = np.where(around[:, None, :] >= 0, share_S4V[:2][[[0], [1]], :, around].transpose(0, 2, 1), 0)
+    assert np.allclose(standing.sum(2), 1)
+    assert not np.array_equal(standing[0], standing[1])
+    monkeypatch.setattr("gcl.bidirectional.walks._CHUNK_POSITIONS", 1)
+    again = random_walks(csr, rows, num_steps=4, num_walks=8, seed=0)
+    np.testing.assert_array_equal(again.share.toarray(), walks.share.toarray())
 
 
 @pytest.mark.parametrize("r_max", [0, 1e-3])

@@ -128,6 +128,13 @@ NUM_CLUSTERS = _required("num_clusters", pa.int32(), "count >= 1", "number of cl
 MEASURE = _required("measure", pa.string(), "none", "what was measured at that number of clusters")
 EVIDENCE_VALUE = _required("value", pa.float64(), "the measure's own", "the measured value")
 
+NEAREST_CLUSTER = _required("cluster", pa.int32(), "0..K-1", "cluster whose centroid is the nearest")
+DISTANCE = _required("distance", pa.float32(), ">= 0", "Euclidean distance to that centroid")
+IS_OUTLIER = _required("is_outlier", pa.bool_(), "none", "farther out than 99 % of the training nodes")
+SHIFT_MEASURE = _required("measure", pa.string(), "none", "what was measured of the model on the new data")
+SHIFT_VALUE = _nullable("value", pa.float64(), "the measure's own", "its value; null where not judged")
+SHIFT_BOUND = _nullable("bound", pa.float64(), "the measure's own", "largest value allowed; null for any")
+
 TASK = _required("task", pa.string(), "none", "what was evaluated: classification, clustering, ...")
 PROTOCOL = _required("protocol", pa.string(), "none", "rule of evaluation, by its name")
 METRIC_SPLIT = _nullable("split", pa.string(), "none", "name of the split; null where the protocol has none")

@@ -25,6 +25,8 @@ ORACLE = "oracle"
 """Split of figures that labels had a part in choosing; their table is their own."""
 EMBEDDING_KINDS = ("method", "smoothed", "random_init")
 
+SHIFT_MEASURES = ("known_shift", "outlier_share", "shift")
+
 _UNIT = (0.0, 1.0)
 METRIC_RANGES: dict[str, tuple[float | None, float | None]] = {
     **dict.fromkeys(("accuracy", "macro_f1", "micro_f1", "nmi", "fmi", "conductance"), _UNIT),
@@ -51,6 +53,9 @@ KEYS: dict[str, tuple[str, ...]] = {
     "uncertainty.uncertainty": ("node_id",),
     "clusters.clusters": ("node_id",),
     "clusters.evidence": ("num_clusters", "measure"),
+    "scores.embeddings": ("node_id",),
+    "scores.clusters": ("node_id",),
+    "scores.shift": ("measure",),
     "metrics.metrics": ("task", "protocol", "split", "seed", "embedding", "metric", "over"),
     "metrics.oracle": ("task", "protocol", "split", "seed", "embedding", "metric", "over"),
     "predictions.predictions": ("node_id",),
@@ -65,6 +70,7 @@ _FINITE_RULE = {
     "embeddings.embeddings": "embeddings_finite",
     "controls.embeddings": "embeddings_finite",
     "checks.checks": "embeddings_finite",
+    "scores.embeddings": "embeddings_finite",
 }
 
 _NUM_NODES = fact("num_nodes")
@@ -95,6 +101,23 @@ def _a_row_per_node(*, is_dense: bool = True) -> tuple[Clause, ...]:
     count = exactly("one_row_per_node", "rows", _NUM_NODES)
     return (count, no_row("ids_dense", p.out_of_place("node"))) if is_dense else (count,)
 
+
+def _above(column: str, bound: str) -> Predicate:
+    """Rows whose value is above the row's own bound; a null of either is above nothing."""
+
+    def mask(window: p.Window) -> p.Mask:
+        values_B, bounds_B = (window.batch.column(name) for name in (column, bound))
+        above: p.Mask = values_B.to_numpy(zero_copy_only=False) > bounds_B.to_numpy(zero_copy_only=False)
+        return above
+
+    return Predicate(("measure", column, bound), mask)
+
+
+_SCORED = (
+    exactly("every_wanted_node_scored", "rows", fact("num_scored")),
+    *in_range("nodes_in_range", "node", 0, _LAST_NODE),
+    no_row("nodes_strictly_increasing", p.not_increasing("node")),
+)
 
 _EMBEDDING = (
     *_a_row_per_node(),
@@ -207,6 +230,16 @@ CLAUSES: dict[str, tuple[Clause, ...]] = {
         exactly("width_is_declared", "z.width", fact("embedding_size"), "z"),
     ),
     "clusters.evidence": in_range("num_clusters_positive", "num_clusters", 1, _NUM_NODES),
+    "scores.embeddings": (*_SCORED, exactly("width_is_declared", "z.width", fact("embedding_size"), "z")),
+    "scores.clusters": (
+        *_SCORED,
+        *in_range("clusters_in_range", "cluster", 0, _LAST_CLUSTER),
+        *in_range("distances_not_negative", "distance", 0.0, None),
+    ),
+    "scores.shift": (
+        no_row("measures_known", p.unknown("measure", SHIFT_MEASURES)),
+        no_row("shift_within_bounds", _above("value", "bound")),
+    ),
     "metrics.metrics": (*_FIGURES, no_row("no_oracle_among_results", p.known("split", (ORACLE,)))),
     "metrics.oracle": (*_FIGURES, no_row("split_is_oracle", p.unknown("split", (ORACLE,)))),
     "predictions.predictions": (

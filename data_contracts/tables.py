@@ -198,6 +198,17 @@ _ALL = (
         "What speaks for each number of clusters.",
         (c.NUM_CLUSTERS, c.MEASURE, c.EVIDENCE_VALUE),
     ),
+    Table("scores.embeddings", "Embeddings of nodes by a trained model.", (c.MEMBER, c.NODE_ID, c.Z)),
+    Table(
+        "scores.clusters",
+        "The nearest of the training's clusters.",
+        (c.MEMBER, c.NODE_ID, c.NEAREST_CLUSTER, c.DISTANCE, c.IS_OUTLIER),
+    ),
+    Table(
+        "scores.shift",
+        "Whether the model still fits the data it scores.",
+        (c.SHIFT_MEASURE, c.SHIFT_VALUE, c.SHIFT_BOUND),
+    ),
     Table("metrics.metrics", "Every score, with its protocol and spread.", _FIGURES),
     Table("metrics.oracle", "What the labels would have chosen, apart from every result.", _FIGURES),
     Table(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows import show
+from flows import cli_score, show
 from flows.cli_services import add_commands
 from flows.cli_store import STORE_OPTION, store_app
 from flows.config import STAGE_NAMES, StageName, defaults_taken, load_config
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 app.add_typer(store_app, name="store")
 add_commands(app)
+cli_score.add_commands(app)
 
 
 @app.callback()

@@ -11,12 +11,11 @@ Shape legend: N nodes, R wanted rows, M nodes of a ball, F features, L steps, c 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import scipy.sparse as sp
 
 from gcl.errors import UnsuitableSetting
 from gcl.feature_rows import FeatureRows
 from gcl.features import normalise_rows
-from gcl.graph import Graph
+from gcl.graph import Features, Graph
 from gcl.propagation import (
     BackendName,
     Csr,
@@ -144,7 +143,7 @@ def _edges_of(indptr: np.ndarray, rows_B: np.ndarray) -> np.ndarray:
     first_B = indptr[rows_B].astype(np.int64)
     count_B = indptr[rows_B + 1] - first_B
     ends_B = np.cumsum(count_B)
-    return np.arange(count_B.sum()) + np.repeat(first_B - (ends_B - count_B), count_B)
+    return np.asarray(np.arange(count_B.sum()) + np.repeat(first_B - (ends_B - count_B), count_B))
 
 
 def _step(csr: Csr, wider_M: np.ndarray, ball_B: np.ndarray, *, backend: BackendName) -> Propagation:
@@ -169,7 +168,7 @@ def _filtered(
     degree_N: np.ndarray,
     convolution: float,
 ) -> np.ndarray:
-    """D^r (sum_l w_l T^l) D^-r x at the first ball, from x at the last one; rounds as `gcl.smoothing` does."""
+    """D^r (sum_l w_l T^l) D^-r x at the first ball, from x at the last; rounds as `gcl.smoothing` does."""
     import torch
 
     def scaling(ball_B: np.ndarray, exponent: float) -> torch.Tensor:
@@ -199,14 +198,12 @@ def _filtered(
         return out_Rc.numpy()
 
 
-def _gathered(
-    blocks: Iterator[np.ndarray | sp.csr_matrix], rows_R: np.ndarray, width: int, workspace: Workspace
-) -> np.ndarray:
+def _gathered(blocks: Iterator[Features], rows_R: np.ndarray, width: int, workspace: Workspace) -> np.ndarray:
     """Some rows of a matrix that comes in blocks, float32 [R, width]."""
     out_RF, start, filled = workspace.empty((len(rows_R), width)), 0, 0
     for x_BF in blocks:
         stop = int(np.searchsorted(rows_R, start + x_BF.shape[0]))
         taken = x_BF[rows_R[filled:stop] - start]
-        out_RF[filled:stop] = taken.toarray() if sp.issparse(taken) else taken
+        out_RF[filled:stop] = taken if isinstance(taken, np.ndarray) else taken.toarray()
         start, filled = start + x_BF.shape[0], stop
     return out_RF

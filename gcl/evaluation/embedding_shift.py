@@ -3,7 +3,7 @@
 Three measures: how far known nodes move in the new graph, how many new nodes lie where no training node lay,
 and how far the distribution of the new embeddings is from that of the training's.
 
-Legend: N training nodes, R new nodes, S sampled nodes, D embedding, K centroids or anchors, B rows of a block.
+Legend: N training nodes, R new nodes, S sampled nodes, D embedding, K centroids or anchors, B rows.
 """
 
 from dataclasses import dataclass
@@ -26,18 +26,21 @@ _NUM_COMPARED = 1_000
 class ShiftConfig(Config):
     """What scoring allows before it calls the model outdated; `none` allows anything.
 
-    Defaults: holding a tenth of the nodes of the `digits` preset's graph out of training gave 0.0005 to 0.0007
-    for known nodes, 0.00 to 0.04 of the new ones outside, and a shift of at most 0.003 in five draws.
+    Defaults, from nodes of the `digits` preset's graph that were held out of training (a tenth, three tenths,
+    half of them). As they are: known nodes moved by 0.0004, 0.001 and 0.003; of new ones 0.01 to 0.02 were
+    outliers, 0.15 at most in 400 draws of 20 of them; the shift was within 0.002 of 0, 0.05 at most in
+    those draws. With shuffled pixels: 0.006 to 0.17, 0.65 to 1, 0.04 to 0.38. With random edges: known nodes
+    by 0.12 to 0.23. New nodes of one class: a shift of 0.22 to 0.27.
     """
 
     max_known_shift: float | None = Field(
         0.05, ge=0, le=2, description="mean cosine distance of known nodes to where training put them"
     )
     max_outlier_share: float | None = Field(
-        0.15, ge=0, le=1, description="share of new nodes farther out than 99 % of the training nodes"
+        0.2, ge=0, le=1, description="share of new nodes farther out than 99 % of the training nodes"
     )
     max_shift: float | None = Field(
-        0.05, ge=0, le=2, description="squared maximum mean discrepancy of new and training embeddings"
+        0.1, ge=0, le=2, description="squared maximum mean discrepancy of new and training embeddings"
     )
     num_known: int = Field(
         2_000, ge=1, le=1_000_000, description="known nodes embedded again to see whether they move; count"
@@ -81,6 +84,51 @@ def training_region(z_ND: np.ndarray, *, normalise: bool, seed: int) -> Training
     anchor_KD = _points(z_ND[np.sort(anchors)], is_unit=normalise)
     _, distance_S = nearest(z_ND[np.sort(judged)], anchor_KD, normalise=normalise)
     return TrainingRegion(anchor_KD, float(np.quantile(distance_S, REGION_QUANTILE)), normalise)
+
+
+@dataclass(frozen=True, eq=False)
+class Shift:
+    """What was measured.
+
+    Attributes:
+        values: ``known_shift``, ``outlier_share`` and ``shift``; None where there was too little to judge by.
+        notes: why, for those.
+    """
+
+    values: dict[str, float | None]
+    notes: tuple[str, ...]
+
+
+def measure_shift(
+    z_ND: np.ndarray,
+    *,
+    before_SD: np.ndarray,
+    now_SD: np.ndarray,
+    new_RD: np.ndarray,
+    region: TrainingRegion,
+    seed: int,
+) -> Shift:
+    """All three measures, as far as there are nodes to judge by.
+
+    Args:
+        z_ND: float32 training embeddings; may be mapped.
+        before_SD: those of a sample of known nodes.
+        now_SD: float32 of the same nodes, in the new graph.
+        new_RD: float32 of the new nodes.
+        region: of the training embeddings.
+        seed: of the samples.
+    """
+    moved = known_shift(before_SD, now_SD) if len(before_SD) else None
+    notes = []
+    if moved is None:
+        notes.append("no node of the training graph is in the new data: known nodes are not judged")
+    share = shift = None
+    if len(new_RD) >= MIN_NEW_NODES:
+        share = float(region.outside(new_RD).mean())
+        shift = two_sample_shift(new_RD, z_ND, normalise=region.is_unit, seed=seed)
+    elif len(new_RD):
+        notes.append(f"{len(new_RD)} new nodes are too few to judge by, {MIN_NEW_NODES} are needed")
+    return Shift({"known_shift": moved, "outlier_share": share, "shift": shift}, tuple(notes))
 
 
 def nearest(z_RD: np.ndarray, anchor_KD: np.ndarray, *, normalise: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -177,6 +177,38 @@ _SAMPLES = {
         {},
         {"num_nodes": 6},
     ),
+    "scores.embeddings": Sample(
+        "scores.embeddings",
+        {"node": [1, 4], "node_id": ["b", "<e>"], "z": VECTORS[:2]},
+        {**TEXT, "width": 2},
+        {"num_nodes": 6, "num_scored": 2, "embedding_size": 2},
+    ),
+    "scores.embeddings:none": Sample(
+        "scores.embeddings",
+        {"node": [], "node_id": [], "z": []},
+        {**TEXT, "width": 2},
+        {"num_nodes": 6, "num_scored": 0, "embedding_size": 2},
+    ),
+    "scores.clusters": Sample(
+        "scores.clusters",
+        {
+            "node": [1, 4],
+            "node_id": ["b", "<e>"],
+            "cluster": [1, 0],
+            "distance": [0.5, 0.0],
+            "is_outlier": [False, True],
+        },
+        TEXT,
+        {"num_nodes": 6, "num_scored": 2, "num_clusters": 2},
+    ),
+    "scores.shift": Sample(
+        "scores.shift",
+        {
+            "measure": ["known_shift", "outlier_share", "shift"],
+            "value": [0.01, 0.9, None],
+            "bound": [0.02, None, 0.1],
+        },
+    ),
     "metrics.metrics": Sample("metrics.metrics", _metric_rows()),
     "metrics.oracle": Sample("metrics.oracle", _metric_rows() | {"split": ["oracle", "oracle"]}),
     "predictions.predictions": Sample(

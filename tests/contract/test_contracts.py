@@ -20,6 +20,7 @@ SOUND = [
     "graph.nodes:collection",
     "graph.edges:weighted",
     "graph.features:sparse",
+    "scores.embeddings:none",
 ]
 
 
@@ -185,6 +186,27 @@ BREAKS: list[tuple[str, str, str, Callable[[Any], None], int | None]] = [
     ("clusters.evidence", "keys_unique", "num_clusters, measure", put("num_clusters", 2, 2), 1),
     ("clusters.evidence", "values_finite", "value", put("value", 2, -INF), 2),
     ("clusters.evidence", "values_present", "measure", put("measure", 2, None), 2),
+    *(
+        entry
+        for name in ("scores.embeddings", "scores.clusters")
+        for entry in (
+            (name, "every_wanted_node_scored", "table", know(num_scored=3), None),
+            (name, "nodes_in_range", "node", put("node", 1, 6), 1),
+            (name, "nodes_strictly_increasing", "node", put("node", 1, 1), 1),
+            (name, "ids_unique", "node_id", put("node_id", 1, "b"), 0),
+            (name, "values_present", "node_id", put("node_id", 1, None), 1),
+        )
+    ),
+    ("scores.embeddings", "width_is_declared", "z", know(embedding_size=3), None),
+    ("scores.embeddings", "embeddings_finite", "z", put("z", 1, [NAN, 1.0]), 1),
+    ("scores.clusters", "clusters_in_range", "cluster", put("cluster", 0, 2), 0),
+    ("scores.clusters", "distances_not_negative", "distance", put("distance", 0, -0.5), 0),
+    ("scores.clusters", "values_finite", "distance", put("distance", 0, INF), 0),
+    ("scores.shift", "measures_known", "measure", put("measure", 1, "drift"), 1),
+    ("scores.shift", "shift_within_bounds", "measure, value, bound", put("value", 0, 0.03), 0),
+    ("scores.shift", "keys_unique", "measure", put("measure", 1, "shift"), 1),
+    ("scores.shift", "values_finite", "value", put("value", 0, NAN), 0),
+    ("scores.shift", "values_present", "measure", put("measure", 0, None), 0),
     *(
         entry
         for name in ("metrics.metrics", "metrics.oracle")

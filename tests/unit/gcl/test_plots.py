@@ -15,6 +15,7 @@ from gcl.plots import (
     plot_values,
     project,
 )
+from gcl.row_blocks import ArrayBlocks
 
 RNG = np.random.default_rng(0)
 Z_ND = RNG.normal(size=(60, 5)).astype("f")
@@ -68,6 +69,12 @@ def test_projection_keeps_the_sample_and_says_so():
     assert projection.xy_S2.shape == (20, 2)
     assert (np.diff(projection.nodes) > 0).all()
     assert "20 of 60 nodes" in projection.how
+
+
+@pytest.mark.parametrize("method", ["pca", "tsne"])
+def test_projection_of_rows_read_in_blocks_is_that_of_the_array(method):
+    whole, read = (project(z, method=method, seed=1, max_nodes=20) for z in (Z_ND, ArrayBlocks(Z_ND)))
+    assert whole.xy_S2.tobytes() == read.xy_S2.tobytes() and whole.how == read.how
 
 
 def test_projection_finds_the_widest_direction():

@@ -1,8 +1,8 @@
 """Smoothing: P = sum_l w_l (D^(r-1) A D^-r)^l X, a generalised-PageRank filter over node features.
 
-Computed exactly, by power iteration with T = D^-1 A on blocks of columns, through the identity
-(D^(r-1) A D^-r)^l = D^r T^l D^-r. A block needs nothing of the others: blocks run one after the other in this
-process, or on Dask workers over memory-mapped files, and the bytes of the result are the same.
+Computed exactly unless asked otherwise, by power iteration with T = D^-1 A on blocks of columns, through the
+identity (D^(r-1) A D^-r)^l = D^r T^l D^-r. A block needs nothing of the others: blocks run one after the other
+in this process, or on Dask workers over memory-mapped files, and the bytes of the result are the same.
 
 Shape legend: N nodes, F features, L steps, c columns of one block.
 """
@@ -23,7 +23,15 @@ from gcl.feature_rows import FeatureRows, finite, standardised
 from gcl.features import degree_features, normalise_rows, principal_components, spectral_features
 from gcl.graph import Graph
 from gcl.propagation import BackendName, Csr, csr_arrays, effective_degrees, out_degrees, resolve_backend
-from gcl.smoothing_blocks import ColumnBlocks, MapBlocks, Plan, smooth_in_files, smooth_in_process
+from gcl.smoothing_blocks import (
+    ColumnBlocks,
+    MapBlocks,
+    Plan,
+    PushOptions,
+    push_in_process,
+    smooth_in_files,
+    smooth_in_process,
+)
 from gcl.workspace import MEMORY, Workspace, row_slices
 
 # 64 and 128 columns measured alike at 200k nodes on two idle cores, 128 faster on busy ones, 32 and
@@ -85,6 +93,17 @@ class SmoothingConfig(Config):
     )
     self_loops: bool = Field(True, description="give every node that has none an edge to itself, of weight 1")
     normalise_output: Literal["none", "l2"] = Field("none", description="norm of each smoothed row")
+    solver: Literal["power", "push"] = Field(
+        "power",
+        description="power: exact, step by step; push: approximate, to r_max (needs numba; slower at every "
+        "useful error that was measured)",
+    )
+    r_max: float = Field(
+        1e-7,
+        ge=0,
+        le=1,
+        description="push: values up to this share of a column's absolute sum stay, in [0, 1]; 0 is exact",
+    )
     backend: Literal["auto", "direct", "dask"] = operational(
         "auto", description="where blocks run: this process, Dask workers, or Dask above dask_threshold"
     )
@@ -108,6 +127,12 @@ class SmoothingConfig(Config):
     def _weights_fit_filter(self) -> "SmoothingConfig":
         if (self.filter == "weights") != (self.weights is not None):
             raise ValueError('weights and filter = "weights" need each other: give both or neither')
+        return self
+
+    @model_validator(mode="after")
+    def _push_stays_here(self) -> "SmoothingConfig":
+        if self.solver == "push" and self.backend == "dask":
+            raise ValueError('solver = "push" works in this process: leave backend at auto or direct')
         return self
 
 
@@ -177,7 +202,7 @@ class Smoothed:
 def takes_dask(config: SmoothingConfig, *, num_nodes: int, num_features: int) -> bool:
     """Whether `config.backend` means Dask for features of this size."""
     if config.backend == "auto":
-        return num_nodes * num_features > config.dask_threshold
+        return config.solver == "power" and num_nodes * num_features > config.dask_threshold
     return config.backend == "dask"
 
 
@@ -275,14 +300,18 @@ def smooth_features(
     width = _block_columns(config, shape=rows.shape, csr=csr, memory_limit=memory_limit)
     firsts = range(0, rows.shape[1], width)
     ranges = [(first, min(first + width, rows.shape[1])) for first in firsts]
-    if map_blocks is None:
+    left_out = 0.0
+    if config.solver == "push":
+        options = PushOptions(config.r_max, is_undirected=graph.is_undirected)
+        blocks, largest, left_out = push_in_process(rows, csr, plan, ranges, workspace, options)
+    elif map_blocks is None:
         blocks, largest = smooth_in_process(rows, csr, plan, ranges, workspace)
     elif scratch is not None:
         blocks, largest = smooth_in_files(rows, csr, plan, ranges, scratch, map_blocks)
     else:
         with tempfile.TemporaryDirectory(prefix="gclflow-smooth-") as folder:
             blocks, largest = smooth_in_files(rows, csr, plan, ranges, Path(folder), map_blocks)
-    bound = largest * _growth(csr, weights, config)
+    bound = largest * _growth(csr, weights, config) + left_out
     if config.normalise_output == "l2":
         bound = min(bound, 1.0 + 1e-6)
     return Smoothed(blocks, config.normalise_output, weights, bound)

@@ -18,7 +18,7 @@ import numpy as np
 
 from gcl.feature_rows import FeatureRows
 from gcl.graph import Features
-from gcl.propagation import Csr, Propagation
+from gcl.propagation import Csr, Propagation, effective_degrees, out_degrees
 from gcl.workspace import Workspace, row_slices
 
 
@@ -114,6 +114,47 @@ def smooth_in_process(
         # A copy: random reads are slower from the pages of a file.
         array_Nc[...] = _filter_block(propagation, np.array(array_Nc), plan)
     return blocks, largest
+
+
+@dataclass(frozen=True)
+class PushOptions:
+    """How far push goes: the share that stays, and whether every edge has its opposite."""
+
+    r_max: float
+    is_undirected: bool
+
+
+def push_in_process(
+    rows: FeatureRows,
+    csr: Csr,
+    plan: Plan,
+    ranges: Sequence[tuple[int, int]],
+    workspace: Workspace,
+    options: PushOptions,
+) -> tuple[ColumnBlocks, float, float]:
+    """Smooth approximately, by push; returns as `smooth_in_process`, and the largest error there can be."""
+    import torch
+
+    from gcl.bidirectional import push_filter
+
+    arrays = [workspace.empty((rows.shape[0], last - first)) for first, last in ranges]
+    blocks, left_out = ColumnBlocks(ranges, arrays), 0.0
+    largest = blocks.fill(rows)
+    degree_N = out_degrees(csr[0], csr[2])
+    widest = float(effective_degrees(degree_N).max(initial=1.0)) ** plan.convolution
+    for array_Nc in arrays:
+        pushed = push_filter(
+            array_Nc,
+            csr,
+            weights=np.array(plan.weights),
+            r_max=options.r_max,
+            convolution=plan.convolution,
+            is_undirected=options.is_undirected,
+            num_threads=torch.get_num_threads(),
+        )
+        array_Nc[...] = pushed.x_SF
+        left_out = max(left_out, widest * float(pushed.bound_F.max(initial=0.0)))
+    return blocks, largest, left_out
 
 
 def smooth_in_files(

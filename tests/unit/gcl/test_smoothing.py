@@ -318,3 +318,24 @@ def test_bound_counts_nodes_that_only_receive_edges():
     smoothed = smooth_features(fork, config, seed=0)
     assert smoothed.x_NF.ravel().tolist() == [2, 0, 0]
     assert 2 <= smoothed.bound < 2.001
+
+
+@pytest.mark.parametrize("is_sparse", [False, True])
+def test_push_is_exact_at_zero_and_within_its_bound_above(is_sparse):
+    pytest.importorskip("numba")
+    graph = attributed_graph(num_nodes=500, num_features=20)
+    if is_sparse:
+        graph = replace(graph, x_NF=sp.csr_matrix(np.maximum(graph.x_NF, 0)))
+    exact = smooth_features(graph, SmoothingConfig(), seed=0)
+    zero = smooth_features(graph, SmoothingConfig(solver="push", r_max=0.0), seed=0)
+    np.testing.assert_allclose(zero.x_NF, exact.x_NF, atol=1e-5)
+    rough = smooth_features(graph, SmoothingConfig(solver="push", r_max=1e-3), seed=0)
+    error = np.abs(rough.x_NF - exact.x_NF).max()
+    assert 1e-4 < error <= rough.bound - exact.bound
+    assert np.abs(rough.x_NF).max() <= rough.bound
+
+
+def test_push_stays_in_this_process():
+    with pytest.raises(ValidationError, match="works in this process"):
+        SmoothingConfig(solver="push", backend="dask")
+    assert not takes_dask(SmoothingConfig(solver="push", dask_threshold=0), num_nodes=10, num_features=10)

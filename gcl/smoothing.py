@@ -1,7 +1,7 @@
 """Smoothing: P = sum_l w_l (D^(r-1) A D^-r)^l X, a generalised-PageRank filter over node features.
 
 Computed exactly unless asked otherwise, by power iteration with T = D^-1 A on blocks of columns, through the
-identity (D^(r-1) A D^-r)^l = D^r T^l D^-r. A block needs nothing of the others: blocks run one after the other
+identity (D^(r-1) A D^-r)^l = D^r T^l D^-r. A block needs nothing of the others: blocks run one after another
 in this process, or on Dask workers over memory-mapped files, and the bytes of the result are the same.
 
 Shape legend: N nodes, F features, L steps, c columns of one block.

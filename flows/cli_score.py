@@ -68,10 +68,10 @@ def score(
 
 def _print(record: "ScoreRecord", *, out: Path) -> None:
     screen = console()
-    table = Table("measure", "value", "bound", "")
+    table = Table("measure", "value", "bound", "within")
     for row in record.shift:
-        numbers = ("" if number is None else f"{number:.4f}" for number in (row.value, row.bound))
-        table.add_row(row.measure, *numbers, "not judged" if row.value is None else "")
+        value, bound = (None if number is None else f"{number:.4f}" for number in (row.value, row.bound))
+        table.add_row(row.measure, value, bound or "any", "yes" if value else "not judged")
     screen.print(table)
     for note in record.notes:
         screen.print(f"note: {note}", markup=False, soft_wrap=True)

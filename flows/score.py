@@ -134,13 +134,13 @@ def score(
     opened = open_store(store)
     found = find_model(opened, model, path=None if path is None else Path(path))
     require_inductive(found.settings.method.name, found.settings.smooth)
-    listed = _listed(nodes)
+    listed = listed_digest(nodes)
     reports: list[StageReport] = []
     artifacts: dict[str, Artifact] = dict(found.artifacts)
     try:
-        reports.append(INGEST.run(_request_ingest(opened, found), opened))
+        reports.append(INGEST.run(request_ingest(opened, found), opened))
         artifacts["graph"] = reports[-1].artifacts["graph"]
-        request = _request_score(opened, found, artifacts["graph"], nodes, listed, bounds, refresh=refresh)
+        request = request_score(opened, found, artifacts["graph"], nodes, listed, bounds, refresh=refresh)
         reports.append(SCORE.run(request, opened))
         artifacts["scores"] = reports[-1].artifacts["scores"]
     except Exception as error:
@@ -155,7 +155,7 @@ def score(
     return record
 
 
-def _request_ingest(store: Store, model: TrainedModel) -> StageRequest:
+def request_ingest(store: Store, model: TrainedModel) -> StageRequest:
     """The new source -> graph, labels; the labels are left alone."""
     dataset = model.settings.dataset
     return INGEST.request(
@@ -167,7 +167,7 @@ def _request_ingest(store: Store, model: TrainedModel) -> StageRequest:
     )
 
 
-def _request_score(
+def request_score(
     store: Store,
     model: TrainedModel,
     graph: Artifact,
@@ -199,7 +199,7 @@ def _request_score(
     )
 
 
-def _listed(nodes: str) -> str | None:
+def listed_digest(nodes: str) -> str | None:
     """sha256 of the file of ids; None where there is none."""
     if nodes in ("new", "all"):
         return None

@@ -3,7 +3,8 @@
 T^l x at a node depends on the nodes within l hops. So the walk starts on the ball of L hops around the wanted
 rows and is computed on a smaller ball at each step, L - 1 hops, L - 2, ..., in the order of additions of
 `gcl.smoothing`: the rows come out as smoothing everything would give them. Degrees are those of the whole
-graph. Where the ball is most of the graph, smoothing everything costs no more, and is what is done.
+graph. Where the ball is most of the graph, smoothing everything costs no more, and is what is done; also
+where the filter is pushed, since what push leaves out depends on whole columns.
 
 Shape legend: N nodes, R wanted rows, M nodes of a ball, F features, L steps, c columns of one block.
 """
@@ -86,10 +87,12 @@ def smooth_rows(
     require_row_wise(config)
     _check_rows(rows_R, graph.num_nodes)
     weights = np.trim_zeros(filter_weights(config), "b")  # no hop beyond the last weight
-    csr = csr_arrays(graph, self_loops=config.self_loops, workspace=workspace)
-    balls = _balls(csr, rows_R, len(weights) - 1, max_nodes=int(max_ball_share * graph.num_nodes))
-    if balls is None:
-        del csr
+    csr, balls = None, None
+    if config.solver == "power":
+        csr = csr_arrays(graph, self_loops=config.self_loops, workspace=workspace)
+        balls = _balls(csr, rows_R, len(weights) - 1, max_nodes=int(max_ball_share * graph.num_nodes))
+    if csr is None or balls is None:
+        csr = None
         smoothed = smooth_features(
             graph,
             config,

@@ -60,19 +60,29 @@ def test_a_small_ball_is_all_that_is_smoothed(monkeypatch):
     assert sizes == [(10, 24), (8, 18), (6, 12), (4, 6)]
 
 
-def test_most_of_the_graph_is_smoothed_as_a_whole(monkeypatch):
-    graph, config, called = ring(), SmoothingConfig(num_steps=4), []
+@pytest.mark.parametrize(("num_steps", "distance"), [(4, 9), (1, 3)])  # beyond half early, at the last hop
+def test_most_of_the_graph_is_smoothed_as_a_whole(num_steps, distance, monkeypatch):
+    graph, config, called = ring(), SmoothingConfig(num_steps=num_steps), []
 
     def watched(*given, **options):
         called.append(given)
         return smooth_features(*given, **options)
 
     monkeypatch.setattr(module, "smooth_features", watched)
-    rows_R = np.arange(0, 300, 9)
+    rows_R = np.arange(0, 300, distance)
     np.testing.assert_array_equal(
         smooth_rows(graph, config, rows_R), smooth_features(graph, config, seed=0).x_NF[rows_R]
     )
     assert len(called) == 1
+
+
+def test_a_pushed_filter_is_pushed_as_a_whole():
+    pytest.importorskip("numba")
+    graph, config = ring(), SmoothingConfig(num_steps=4, solver="push", r_max=1e-3)
+    found = smooth_rows(graph, config, np.array([10]))
+    np.testing.assert_array_equal(found, smooth_features(graph, config, seed=0).x_NF[[10]])
+    exact = config.model_copy(update={"solver": "power"})
+    assert not np.array_equal(found, smooth_rows(graph, exact, np.array([10])))
 
 
 def test_attributes_may_be_streamed_and_wider_than_a_block():

@@ -1,6 +1,5 @@
 """Scoring as a Prefect flow: new nodes are embedded by the model of an earlier run, without training."""
 
-import hashlib
 import json
 import logging
 from pathlib import Path
@@ -24,6 +23,7 @@ from tasks.maintenance import open_store
 from tasks.prefect_artifacts import show_run
 from tasks.score import SCORE, ScoreStageConfig, export_scores, require_inductive
 from tasks.scored_nodes import WantedNodes
+from tasks.source_digests import digest_sources
 from tasks.stage import StageReport, StageRequest
 from tasks.store import Store
 from tasks.train import TrainStageConfig, code_of
@@ -134,19 +134,19 @@ def score(
     opened = open_store(store)
     found = find_model(opened, model, path=None if path is None else Path(path))
     require_inductive(found.settings.method.name, found.settings.smooth)
-    listed = listed_digest(nodes)
+    which = _which(nodes)
     reports: list[StageReport] = []
     artifacts: dict[str, Artifact] = dict(found.artifacts)
     try:
         reports.append(INGEST.run(request_ingest(opened, found), opened))
         artifacts["graph"] = reports[-1].artifacts["graph"]
-        request = request_score(opened, found, artifacts["graph"], nodes, listed, bounds, refresh=refresh)
+        request = request_score(opened, found, artifacts["graph"], nodes, bounds, refresh=refresh)
         reports.append(SCORE.run(request, opened))
         artifacts["scores"] = reports[-1].artifacts["scores"]
     except Exception as error:
         show_run(opened, artifacts, reports, error=error)
         raise
-    record = _record(opened, found, artifacts["scores"], reports, nodes="listed" if listed else nodes)
+    record = _record(opened, found, artifacts["scores"], reports, nodes=which)
     if out is not None:
         _export(opened.path(artifacts["scores"]), record, Path(out))
         get_run_logger().info("results in %s", Path(out).resolve())
@@ -172,26 +172,26 @@ def request_score(
     model: TrainedModel,
     graph: Artifact,
     nodes: str,
-    listed: str | None,
     bounds: ShiftConfig,
     *,
     refresh: bool,
 ) -> StageRequest:
     """New graph, model, embeddings, clusters of training -> scores."""
     settings = model.settings
-    which: WantedNodes = "listed" if listed else "all" if nodes == "all" else "new"
+    which = _which(nodes)
+    files = {"nodes": Path(nodes)} if which == "listed" else {}
     config = ScoreStageConfig(
         smooth=settings.smooth,
         normalise=settings.cluster.normalise,
         nodes=which,
-        nodes_file=Path(nodes) if listed else None,
+        nodes_file=files.get("nodes"),
         shift=bounds,
     )
     return SCORE.request(
         config,
         store=store,
         inputs={"graph": graph, **model.artifacts},
-        sources={"source:nodes": listed} if listed else {},
+        sources={f"source:{role}": digest for role, digest in digest_sources(files, None).items()},
         facts={"seed": model.seed, "backend": resolve_backend("auto", "cpu")},
         modules=code_of(TrainStageConfig(method=settings.method, train=settings.train)),
         memory_limit=model.memory_limit,
@@ -199,15 +199,21 @@ def request_score(
     )
 
 
-def listed_digest(nodes: str) -> str | None:
-    """sha256 of the file of ids; None where there is none."""
+def _which(nodes: str) -> WantedNodes:
+    """What `nodes` asks for.
+
+    Raises:
+        ConfigurationError: neither a known word nor a file.
+    """
     if nodes in ("new", "all"):
-        return None
+        return "new" if nodes == "new" else "all"
     try:
-        with Path(nodes).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"--nodes takes new, all, or a file of ids, one a line: {error}") from None
+        is_file = Path(nodes).is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        is_file = False
+    if not is_file:
+        raise ConfigurationError(f"--nodes takes new, all, or a file of ids, one a line: got {nodes!r:.80}")
+    return "listed"
 
 
 def _record(

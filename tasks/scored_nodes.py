@@ -1,5 +1,6 @@
 """Which nodes of a new graph are scored, and which of them training has seen, by the source's own ids."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -9,8 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from data_contracts.errors import one_line
 from gcl.errors import UnsuitableSetting
 from tasks.convert import read_node_ids
+from tasks.source_digests import unchanged
 from tasks.work import Work
 
 WantedNodes = Literal["new", "all", "listed"]
@@ -45,6 +48,7 @@ def wanted_nodes(wanted: WantedNodes, file: Path | None, node_ids: pa.Array, row
 
     Raises:
         UnsuitableSetting: ids that no node has; the first ten are named.
+        SourceUnreadable: the file has changed since its digest was taken.
     """
     if wanted == "new":
         return np.flatnonzero(row_N < 0)
@@ -52,7 +56,8 @@ def wanted_nodes(wanted: WantedNodes, file: Path | None, node_ids: pa.Array, row
         return np.arange(len(row_N))
     if file is None:
         raise ValueError("nodes=listed needs nodes_file")
-    listed = dict.fromkeys(_lines(file))
+    with unchanged([file]):
+        listed = dict.fromkeys(_lines(file))
     if pa.types.is_integer(node_ids.type):
         _refuse([line for line in listed if not _is_int64(line)], f"of {file} are not integers")
     ids = pa.array(
@@ -73,13 +78,10 @@ def _lines(file: Path) -> Iterator[str]:
 
 
 def _is_int64(text: str) -> bool:
-    try:
-        return -(2**63) <= int(text) < 2**63
-    except ValueError:
-        return False
+    return re.fullmatch(r"-?[0-9]{1,19}", text) is not None and -(2**63) <= int(text) < 2**63
 
 
 def _refuse(ids: list[Any], why: str) -> None:
     if ids:
-        shown = ", ".join(str(one)[:80] for one in ids[:_SHOWN])
+        shown = ", ".join(one_line(one)[:80] for one in ids[:_SHOWN])
         raise UnsuitableSetting(f"{len(ids)} ids {why}; first: {shown}")

@@ -23,15 +23,13 @@ _NUM_ANCHORS, _NUM_JUDGED = 1_000, 2_000
 _NUM_COMPARED = 1_000
 
 
+# Bounds: nodes of the `digits` preset's graph were held out of training (a tenth, three tenths, half). As
+# they are: known nodes moved by 0.0004, 0.001, 0.003; of new ones 0.01 to 0.02 were outliers, 0.15 at most
+# in 400 draws of 20 of them; the shift was within 0.002 of 0, 0.05 at most in those draws. With shuffled
+# pixels: 0.006 to 0.17, 0.65 to 1, 0.04 to 0.38. With random edges: known nodes by 0.12 to 0.23. New nodes
+# of one class: a shift of 0.22 to 0.27.
 class ShiftConfig(Config):
-    """What scoring allows before it calls the model outdated; `none` allows anything.
-
-    Defaults, from nodes of the `digits` preset's graph that were held out of training (a tenth, three tenths,
-    half of them). As they are: known nodes moved by 0.0004, 0.001 and 0.003; of new ones 0.01 to 0.02 were
-    outliers, 0.15 at most in 400 draws of 20 of them; the shift was within 0.002 of 0, 0.05 at most in
-    those draws. With shuffled pixels: 0.006 to 0.17, 0.65 to 1, 0.04 to 0.38. With random edges: known nodes
-    by 0.12 to 0.23. New nodes of one class: a shift of 0.22 to 0.27.
-    """
+    """What scoring allows before it calls the model outdated; `none` allows anything."""
 
     max_known_shift: float | None = Field(
         0.05, ge=0, le=2, description="mean cosine distance of known nodes to where training put them"

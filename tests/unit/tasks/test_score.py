@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_contracts.errors import ContractViolation
-from flows.score import listed_digest, request_ingest, request_score
+from flows.score import request_ingest, request_score
 from gcl.checkpoint import load_weights
 from gcl.errors import UnsuitableSetting
 from gcl.evaluation.embedding_shift import ShiftConfig
@@ -44,9 +44,7 @@ def scored(
     opened = Store(store)
     model = find_model(opened, digest, path=source)
     graph = INGEST.execute(request_ingest(opened, model), opened).artifacts["graph"]
-    request = request_score(
-        opened, model, graph, nodes, listed_digest(nodes), bounds or ShiftConfig(), refresh=False
-    )
+    request = request_score(opened, model, graph, nodes, bounds or ShiftConfig(), refresh=False)
     folder = opened.open(SCORE.execute(request, opened).artifacts["scores"])
     return model, folder, read_metadata(folder)
 
@@ -161,7 +159,7 @@ def test_the_same_list_elsewhere_is_the_same_key(trained: tuple[Path, str], tmp_
     for name, content in (("a", "n1\n"), ("b", "n1\n"), ("c", "n2\n")):
         (tmp_path / name).write_text(content)
         nodes = str(tmp_path / name)
-        request = request_score(opened, model, graph, nodes, listed_digest(nodes), ANY, refresh=False)
+        request = request_score(opened, model, graph, nodes, ANY, refresh=False)
         keys.append(request.key)
     assert keys[0] == keys[1] != keys[2]
 
@@ -197,7 +195,7 @@ def test_bounds_and_filter_are_part_of_the_key_and_folders_are_not(
     graph = model.artifacts["embeddings"].model_copy(update={"kind": "graph"})
 
     def key(changed: TrainedModel, bounds: ShiftConfig) -> str:
-        return request_score(opened, changed, graph, "new", None, bounds, refresh=False).key
+        return request_score(opened, changed, graph, "new", bounds, refresh=False).key
 
     plain = key(model, ANY)
     moved = find_model(opened, trained[1], path=write_source(tmp_path / "elsewhere"))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import scipy.sparse as sp
 
@@ -336,16 +337,17 @@ def read_splits(folder: Path) -> tuple[Split, ...]:
     path = folder / "splits.parquet"
     if not path.exists():
         return ()
-    table = pq.read_table(path)
-    names = table.column("split").to_numpy(zero_copy_only=False)
-    roles = table.column("role").to_numpy(zero_copy_only=False)
-    nodes = table.column("node").to_numpy()
+    # As dictionaries: spelled out, the names of ten million rows are as many Python strings.
+    table = pq.read_table(path, read_dictionary=["split", "role"])
+    names, roles, nodes = (table.column(name) for name in ("split", "role", "node"))
+
+    def part(name: str, role: str) -> np.ndarray:
+        chosen = pc.and_(pc.equal(names, name), pc.equal(roles, role))
+        return np.asarray(nodes.filter(chosen).to_numpy())
+
     return tuple(
-        Split(
-            name=str(name),
-            **{role: nodes[(names == name) & (roles == role)] for role in ("train", "validation", "test")},
-        )
-        for name in dict.fromkeys(names)
+        Split(str(name), *(part(name, role) for role in ("train", "validation", "test")))
+        for name in pc.unique(names).to_pylist()
     )
 
 

@@ -19,6 +19,7 @@ USAGE, CONTRACT, SOURCE, FAILED, REGRESSED, INTERRUPTED = 2, 3, 4, 5, 6, 130
 
 # What a user can do about a broken rule, where the rule alone does not say.
 _HINTS = {
+    "shift_within_bounds": "the model no longer fits these data: train again, or set a wider bound",
     "not_collapsed": "all nodes lie on one line: for columns of unlike units set smooth.standardise=true",
     "weights_equal_in_both_directions": "keep such a graph directed with dataset.one_way=keep",
 }

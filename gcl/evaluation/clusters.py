@@ -134,4 +134,3 @@ def label_free_scores(
         graph_scores(graph, cluster_N) | {"silhouette": value}
         for cluster_N, value in zip(partitions, values, strict=True)
     ]
-

@@ -79,4 +79,5 @@ def test_a_folder_without_deployments_gets_those_that_come_with_gclflow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert file_switches(deployments_file()) == {"nightly nightly": False, "maintenance weekly": False}
+    switches = {"nightly nightly": False, "maintenance weekly": False, "score daily": False}
+    assert file_switches(deployments_file()) == switches

@@ -1,6 +1,7 @@
 """Results: keep what runs and studies found as JSON, and make docs/results.md from what is kept.
 
     python benchmarks/results.py add OUT NAME --command "gclflow ..."   # from OUT/run.json
+    python benchmarks/results.py add OUT NAME --command "..." --pool    # more seeds for what is kept already
     python benchmarks/results.py add-study OUT           # from OUT/study.json
     python benchmarks/results.py page                    # all of benchmarks/results -> docs/results.md
 
@@ -12,6 +13,7 @@ import json
 import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
@@ -33,15 +35,75 @@ _KEPT = (
 )
 
 
-def add(out: Path, name: str, command: str) -> None:
-    """Keep the record of a run under `name`."""
+def add(out: Path, name: str, command: str, *, pool: bool = False) -> None:
+    """Keep the record of a run under `name`, or pool it with what is kept there of other seeds."""
+    kept = _kept(out, name, command)
+    if pool:
+        kept = pooled(json.loads((RESULTS / f"{name}.json").read_text()), kept)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n")
+
+
+def pooled(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Two results of one configuration over different seeds as one.
+
+    Raises:
+        SystemExit: another configuration or versions, common seeds, or a figure that is not over seeds.
+    """
+    for key in ("config", "preset", "device", "versions"):
+        if _without_seed(first[key]) != _without_seed(second[key]):
+            raise SystemExit(f"the results differ in {key}: they cannot be pooled")
+    if set(first["seeds"]) & set(second["seeds"]):
+        raise SystemExit("the results have seeds in common")
+    tables = ("metrics", "validation_metrics", "oracle_metrics")
+    joined = {table: _pooled_rows(first[table], second[table]) for table in tables}
+    machines = [*first.get("machines", [first["machine"]]), second["machine"]]
+    return {
+        **first,
+        **joined,
+        "command": f"{first['command']}; {second['command']}",
+        "seeds": sorted([*first["seeds"], *second["seeds"]]),
+        "machines": machines,
+        "peak_rss_bytes": max(first["peak_rss_bytes"], second["peak_rss_bytes"]),
+    }
+
+
+def _without_seed(value: Any) -> Any:
+    return (
+        {name: item for name, item in value.items() if name != "seed"} if isinstance(value, dict) else value
+    )
+
+
+def _pooled_rows(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and sample standard deviation of all seeds from those of two groups of them."""
+    identity = ("task", "protocol", "split", "embedding", "metric")
+    others = {tuple(row[key] for key in identity): row for row in second}
+    rows = []
+    for row in first:
+        other = others.pop(tuple(row[key] for key in identity))
+        if {row["over"], other["over"]} != {"encoder seeds"} or min(row["n"], other["n"]) < 2:
+            raise SystemExit("only figures over at least two encoder seeds on either side can be pooled")
+        count = row["n"] + other["n"]
+        mean = (row["n"] * row["value"] + other["n"] * other["value"]) / count
+        squares = sum(
+            (part["n"] - 1) * part["std"] ** 2 + part["n"] * (part["value"] - mean) ** 2
+            for part in (row, other)
+        )
+        rows.append({**row, "value": mean, "std": (squares / (count - 1)) ** 0.5, "n": count})
+    if others:
+        raise SystemExit("the results have different figures")
+    return rows
+
+
+def _kept(out: Path, name: str, command: str) -> dict[str, Any]:
+    """What is kept of a run."""
     record = json.loads((out / "run.json").read_text())
     record["config"]["dataset"].pop("path", None)
     seconds: dict[str, list[float]] = {}
     for stage in record["stages"]:
         if stage["state"] == "ran":
             seconds.setdefault(stage["stage"], []).append(stage["seconds"])
-    kept = {
+    return {
         "name": name,
         "command": command,
         **{key: record[key] for key in _KEPT},
@@ -49,8 +111,6 @@ def add(out: Path, name: str, command: str) -> None:
         "stage_seconds": {stage: round(statistics.median(values), 2) for stage, values in seconds.items()},
         "peak_rss_bytes": max(stage["peak_rss_bytes"] for stage in record["stages"]),
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n")
 
 
 def add_study(out: Path) -> None:
@@ -83,11 +143,12 @@ def main() -> None:
     adding.add_argument("out", type=Path)
     adding.add_argument("name")
     adding.add_argument("--command", required=True)
+    adding.add_argument("--pool", action="store_true", help="join with what is kept of other seeds")
     actions.add_parser("add-study").add_argument("out", type=Path)
     actions.add_parser("page")
     options = parser.parse_args()
     if options.action == "add":
-        add(options.out, options.name, options.command)
+        add(options.out, options.name, options.command, pool=options.pool)
     elif options.action == "add-study":
         add_study(options.out)
     page()

@@ -208,11 +208,13 @@ def _making(run: Record) -> str:
     times = ", ".join(f"{stage} {value:.1f}" for stage, value in run["stage_seconds"].items())
     peak, memory = run["peak_rss_bytes"] / 2**20, machine["memory_bytes"] / 2**30
     notes = "".join(f"  Note: {note}.\n" for note in run["notes"])
+    others = [other for other in run.get("machines", ()) if other != machine]
+    elsewhere = f" ({len(others)} of the runs on another machine)" if others else ""
     return (
         f"- {_title(run)}: `{run['command']}`\n"
         f"  Seconds a stage, median over seeds: {times}. Peak memory {peak:.0f} MB.\n"
         f"  {machine['platform']}, {machine['cores']} cores, {memory:.0f} GB; Python {versions['python']}, "
-        f"torch {versions['torch']}, scikit-learn {versions['scikit-learn']}.\n{notes}"
+        f"torch {versions['torch']}, scikit-learn {versions['scikit-learn']}{elsewhere}.\n{notes}"
     )
 
 

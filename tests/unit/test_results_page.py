@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -18,6 +19,16 @@ PUBLISHED = BENCHMARKS / "published.toml"
 @pytest.fixture(scope="module")
 def pages() -> ModuleType:
     spec = importlib.util.spec_from_file_location("results_page", BENCHMARKS / "results_page.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def keeper() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("results", BENCHMARKS / "results.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -148,3 +159,41 @@ def test_runs_and_studies_are_kept_without_paths(tmp_path: Path, monkeypatch: py
     assert not any("secret" in text for text in kept.values())
     assert json.loads(kept["cora-grace.json"])["stage_seconds"] == {"train": 2.0}
     assert json.loads(kept["tiny.json"])["cells"][0]["metrics"] == []
+
+
+def pool_of(tables: Any, seeds: list[int], **changes: Any) -> dict[str, Any]:
+    """What is kept of a run whose accuracy was `tables` by seed."""
+    values = np.array(tables)
+    row = metric("accuracy", float(values.mean()), std=float(values.std(ddof=1)), n=len(values))
+    return {
+        "config": {"seed": seeds[0], "method": {"name": "hsan"}}, "preset": "x", "device": "cpu",
+        "versions": {"torch": "2"}, "machine": {"cores": 2}, "command": f"--seeds {seeds}", "seeds": seeds,
+        "metrics": [row], "validation_metrics": [], "oracle_metrics": [], "peak_rss_bytes": len(seeds),
+    } | changes  # fmt: skip
+
+
+def test_pooled_seeds_are_what_one_run_over_all_of_them_would_give(keeper: ModuleType) -> None:
+    values = [0.7, 0.75, 0.72, 0.9, 0.65]
+    both = keeper.pooled(pool_of(values[:2], [0, 1]), pool_of(values[2:], [2, 3, 4]))
+    assert both["seeds"] == [0, 1, 2, 3, 4]
+    assert both["metrics"][0]["n"] == 5
+    assert both["metrics"][0]["value"] == pytest.approx(np.mean(values))
+    assert both["metrics"][0]["std"] == pytest.approx(np.std(values, ddof=1))
+    assert (both["peak_rss_bytes"], len(both["machines"])) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seeds": [1, 5]},
+        {"preset": "y"},
+        {"versions": {"torch": "3"}},
+        {"config": {"seed": 2, "method": {"name": "grace"}}},
+        {"metrics": [metric("accuracy", 0.5, over="k-means seeds")]},
+        {"metrics": [metric("accuracy", 0.5, n=1)]},
+        {"metrics": [metric("accuracy", 0.5), metric("nmi", 0.5)]},
+    ],
+)
+def test_what_is_not_the_same_is_not_pooled(keeper: ModuleType, changes: dict[str, Any]) -> None:
+    with pytest.raises(SystemExit):
+        keeper.pooled(pool_of([0.7, 0.8], [0, 1]), pool_of([0.6, 0.9], [2, 3]) | changes)

@@ -16,24 +16,24 @@ BENCHMARKS = REPOSITORY / "benchmarks"
 PUBLISHED = BENCHMARKS / "published.toml"
 
 
-@pytest.fixture(scope="module")
-def pages() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("results_page", BENCHMARKS / "results_page.py")
+def program(name: str) -> ModuleType:
+    """A program of benchmarks/, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def pages() -> ModuleType:
+    return program("results_page")
 
 
 @pytest.fixture(scope="module")
 def keeper() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("results", BENCHMARKS / "results.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return program("results")
 
 
 def metric(name: str, value: float, **changes: Any) -> dict[str, Any]:

@@ -18,10 +18,10 @@ import scipy.sparse as sp
 from data_contracts.tables import TABLES
 from gcl.feature_rows import FeatureRows
 from gcl.graph import Features, Graph, Labels, Split
-from gcl.workspace import MEMORY, Workspace
+from gcl.workspace import BLOCK_BYTES, MEMORY, Workspace, row_slices
 
-_ROW_GROUP_BYTES = 32 << 20
 _EDGE_ROWS = 1 << 20
+_ROW_GROUP_BYTES = BLOCK_BYTES
 _COLUMN_BYTES = 256 << 20
 
 
@@ -88,7 +88,7 @@ def write_matrix(
         **schema_options: passed to the table's schema.
     """
     num_rows, width = matrix_NF.shape
-    blocks = (matrix_NF[start:stop] for start, stop in row_blocks(num_rows, width))
+    blocks = (matrix_NF[rows] for rows in row_slices(num_rows, 4 * width, block_bytes=_ROW_GROUP_BYTES))
     return write_matrix_blocks(
         path, table, blocks, width=width, column=column, others=others, **schema_options
     )
@@ -146,11 +146,11 @@ def write_checks(path: Path, checks: Iterable[tuple[int, np.ndarray]], *, width:
 
     def batches() -> Iterator[pa.RecordBatch]:
         for epoch, z_NK in checks:
-            for start, stop in row_blocks(*z_NK.shape):
+            for rows in row_slices(len(z_NK), 4 * width, block_bytes=_ROW_GROUP_BYTES):
                 columns = [
-                    pa.array(np.full(stop - start, epoch, np.int32)),
-                    pa.array(np.arange(start, stop)),
-                    dense_lists(np.ascontiguousarray(z_NK[start:stop], np.float32)),
+                    pa.array(np.full(rows.stop - rows.start, epoch, np.int32)),
+                    pa.array(np.arange(rows.start, rows.stop)),
+                    dense_lists(np.ascontiguousarray(z_NK[rows], np.float32)),
                 ]
                 yield pa.record_batch(columns, schema=schema)
 
@@ -182,13 +182,6 @@ def read_checks(
                 yield int(epoch_B[len(part) - 1]), z_NK
                 z_NK, filled = workspace.empty((num_nodes, width)), 0
             z_BK, epoch_B = z_BK[len(part) :], epoch_B[len(part) :]
-
-
-def row_blocks(num_rows: int, width: int) -> Iterator[tuple[int, int]]:
-    """Row ranges of at most 32 MiB of float32 each."""
-    step = max(1, _ROW_GROUP_BYTES // max(4 * width, 1))
-    for start in range(0, num_rows, step):
-        yield start, min(start + step, num_rows)
 
 
 def dense_lists(block_NF: np.ndarray) -> pa.Array:

@@ -16,9 +16,9 @@ from gcl.edges import CanonicalEdges, EdgeChunk, HeldOutEdges, canonical_edges, 
 from gcl.graph import Features
 from gcl.readers import open_source, source_files
 from gcl.readers.base import DatasetConfig, GraphSource, edge_policy
+from gcl.workspace import row_slices
 from tasks.convert import (
     dense_lists,
-    row_blocks,
     sparse_lists,
     split_columns,
     write_batches,
@@ -129,8 +129,8 @@ def _write_features(path: Path, source: GraphSource, blocks: Iterator[Features])
 
     def batches() -> Iterator[pa.RecordBatch]:
         for block in blocks:
-            for start, stop in row_blocks(*block.shape):
-                rows = block[start:stop]
+            for part in row_slices(block.shape[0], 4 * block.shape[1]):
+                rows = block[part]
                 columns = (
                     sparse_lists(rows) if sp.issparse(rows) else (dense_lists(np.ascontiguousarray(rows)),)
                 )

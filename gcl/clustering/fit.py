@@ -10,10 +10,10 @@ from gcl.clustering.choice import Evidence, choose_num_clusters, gather_evidence
 from gcl.clustering.config import ClusterConfig
 from gcl.clustering.consensus import find_consensus
 from gcl.clustering.geometry import (
+    aligned_rows,
     checked_embeddings,
     cluster_spread,
     is_one_point,
-    row_blocks,
     soft_membership,
     unit_rows,
 )
@@ -230,7 +230,7 @@ def _consensus_clustering(
         mean_node_agreement=float(found.agreement_N.mean()),
         silhouette=silhouette(z_ND, cluster_N, sample=config.silhouette_sample, seed=seed),
     )
-    for rows in row_blocks(found.membership_NK):
+    for rows in aligned_rows(found.membership_NK):
         found.membership_NK[rows] = found.membership_NK[rows][:, order]
     return Clustering(
         cluster_N,
@@ -285,7 +285,7 @@ def cluster_means(z_ND: np.ndarray, cluster_N: np.ndarray) -> np.ndarray:
     """float32 [K, D] mean embedding of each cluster; every id must have members."""
     size_K = np.bincount(cluster_N)
     sum_KD = np.zeros((len(size_K), z_ND.shape[1]))
-    for rows in row_blocks(z_ND):
+    for rows in aligned_rows(z_ND):
         # The sums so far join as the first rows: added one by one, blocks round as the whole does.
         cluster_B = np.concatenate([np.arange(len(size_K)), cluster_N[rows]])
         one_hot_KB = sp.csr_matrix((np.ones(len(cluster_B)), (cluster_B, np.arange(len(cluster_B)))))

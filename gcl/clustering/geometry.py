@@ -19,7 +19,7 @@ def checked_embeddings(z_ND: np.ndarray) -> np.ndarray:
     if z_ND.ndim != 2 or 0 in z_ND.shape:
         raise ValueError(f"embeddings must be a non-empty N x D matrix, not of shape {z_ND.shape}")
     z_ND = np.ascontiguousarray(z_ND, dtype=np.float32)
-    num_bad = sum(int((~np.isfinite(z_ND[rows])).any(1).sum()) for rows in row_blocks(z_ND))
+    num_bad = sum(int((~np.isfinite(z_ND[rows])).any(1).sum()) for rows in aligned_rows(z_ND))
     if num_bad:
         raise ValueError(f"{num_bad} embedding row(s) are not finite")
     return z_ND
@@ -33,7 +33,7 @@ def unit_rows(z_ND: np.ndarray, *, workspace: Workspace = MEMORY) -> np.ndarray:
         workspace: where the result is put.
     """
     unit_ND = workspace.empty(z_ND.shape)
-    for rows in row_blocks(z_ND):
+    for rows in aligned_rows(z_ND):
         length_B1 = np.linalg.norm(z_ND[rows], axis=1, keepdims=True)
         unit_ND[rows] = z_ND[rows] / np.where(length_B1 > 0, length_B1, 1)
     return unit_ND
@@ -42,7 +42,7 @@ def unit_rows(z_ND: np.ndarray, *, workspace: Workspace = MEMORY) -> np.ndarray:
 def has_direction(z_ND: np.ndarray) -> np.ndarray:
     """Whether each row points anywhere: bool [N], False for a zero row."""
     nonzero_N = np.empty(len(z_ND), bool)
-    for rows in row_blocks(z_ND):
+    for rows in aligned_rows(z_ND):
         nonzero_N[rows] = (z_ND[rows] != 0).any(1)
     return nonzero_N
 
@@ -50,13 +50,13 @@ def has_direction(z_ND: np.ndarray) -> np.ndarray:
 def is_one_point(z_ND: np.ndarray) -> bool:
     """Whether no column varies by more than 1e-6 of the largest absolute value."""
     low_D, high_D = z_ND[0].copy(), z_ND[0].copy()
-    for rows in row_blocks(z_ND):
+    for rows in aligned_rows(z_ND):
         np.minimum(low_D, z_ND[rows].min(0), out=low_D)
         np.maximum(high_D, z_ND[rows].max(0), out=high_D)
     return bool((high_D - low_D).max() <= 1e-6 * max(high_D.max(), -low_D.min()))
 
 
-def row_blocks(matrix: np.ndarray) -> Iterator[slice]:
+def aligned_rows(matrix: np.ndarray) -> Iterator[slice]:
     """Consecutive ranges of rows of about 32 MiB, each but the last a multiple of 4,096 rows.
 
     So products of 4,096 rows at a time are the same, and round the same, with and without blocks.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gcl.clustering.geometry import row_blocks
+from gcl.clustering.geometry import aligned_rows
 from gcl.random import derive_seed, numpy_generator
 from gcl.threads import one_thread
 from gcl.workspace import MEMORY, Workspace
@@ -60,7 +60,7 @@ def fit_kmeans(
     """
     mean_D: np.ndarray = z_ND.mean(0, dtype=np.float64).astype(np.float32)
     centred_ND = workspace.empty(z_ND.shape)
-    for rows in row_blocks(z_ND):
+    for rows in aligned_rows(z_ND):
         centred_ND[rows] = z_ND[rows] - mean_D  # squares of centred points lose the fewest digits
     runs = [(seed, restart) for seed in seeds for restart in range(num_restarts)]
     batch = max(1, _RUN_ELEMENTS // len(z_ND))

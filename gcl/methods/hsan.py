@@ -11,7 +11,6 @@ from gcl.augment import entry_dropout
 from gcl.clustering.geometry import squared_distance
 from gcl.clustering.kmeans import KMeansFit, fit_kmeans
 from gcl.clustering.legacy_kmeans import fit_legacy_kmeans
-from gcl.config import Config
 from gcl.config import Config as BaseConfig
 from gcl.encoders import linear_layer
 from gcl.errors import UnsuitableSetting
@@ -103,7 +102,7 @@ class Hsan(Method):
     """
 
     name = "hsan"
-    Config: ClassVar[type[Config]] = HsanConfig
+    Config: ClassVar[type[BaseConfig]] = HsanConfig
     inputs = "smoothed_and_graph"
     is_transductive = True
     config: HsanConfig

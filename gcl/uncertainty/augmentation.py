@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gcl.clustering.geometry import checked_embeddings, row_blocks, soft_membership, unit_rows
+from gcl.clustering.geometry import aligned_rows, checked_embeddings, soft_membership, unit_rows
 from gcl.workspace import MEMORY, Workspace
 
 EmbedView = Callable[[int], np.ndarray]
@@ -30,14 +30,14 @@ def direction_disagreement(
         z_ND = checked_embeddings(embed_view(view))
         if total_ND is None:
             total_ND = _zeros(z_ND.shape, workspace)
-        for rows in row_blocks(z_ND):
+        for rows in aligned_rows(z_ND):
             unit_BD = unit_rows(z_ND[rows]).astype(np.float64)
             unit_BD[~(unit_BD != 0).any(1)] = np.nan
             total_ND[rows] += unit_BD
         del z_ND  # before the next view is made
     assert total_ND is not None, "num_views >= 2"  # noqa: S101
     uncertainty_N = np.empty(len(total_ND), np.float32)
-    for rows in row_blocks(total_ND):
+    for rows in aligned_rows(total_ND):
         length_B = np.linalg.norm(total_ND[rows], axis=1) / num_views
         uncertainty_N[rows] = np.clip(1 - length_B, 0, 1)
     return uncertainty_N
@@ -72,14 +72,14 @@ def membership_disagreement(
         if mean_NK is None:
             mean_NK = _zeros((len(z_ND), len(centroid_KD)), workspace)
             mean_entropy_N = np.zeros(len(z_ND))
-        for rows in row_blocks(z_ND):
+        for rows in aligned_rows(z_ND):
             member_BK = soft_membership(unit_rows(z_ND[rows]), centroid_KD, scale=scale).astype(np.float64)
             mean_NK[rows] += member_BK / num_views
             mean_entropy_N[rows] += _entropy(member_BK) / num_views
         del z_ND  # before the next view is made
     assert mean_NK is not None, "num_views >= 2"  # noqa: S101
     uncertainty_N = np.empty(len(mean_NK), np.float32)
-    for rows in row_blocks(mean_NK):
+    for rows in aligned_rows(mean_NK):
         uncertainty_N[rows] = np.maximum(_entropy(mean_NK[rows]) - mean_entropy_N[rows], 0)
     return uncertainty_N
 

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from gcl.clustering.geometry import (
+    aligned_rows,
     checked_embeddings,
     cluster_spread,
     has_direction,
     is_one_point,
-    row_blocks,
     soft_membership,
     squared_distance,
     unit_rows,
@@ -83,7 +83,7 @@ def test_blocks_and_a_workspace_change_no_byte(monkeypatch, tmp_path):
 
     whole = results()
     monkeypatch.setattr("gcl.clustering.geometry._BLOCK_BYTES", 1)
-    assert [rows.stop for rows in row_blocks(z_ND)] == [4096, 8192, 9000]
+    assert [rows.stop for rows in aligned_rows(z_ND)] == [4096, 8192, 9000]
     parts = results(workspace=Workspace(tmp_path, in_memory_bytes=0))
     assert isinstance(parts[0].base, np.memmap) and isinstance(parts[1].base, np.memmap)
     assert [a.tobytes() for a in whole] == [b.tobytes() for b in parts]

@@ -16,7 +16,7 @@ import pytest
 from flows import server
 from flows.dead_runs import SILENCES
 from flows.home import Home
-from flows.server import ServerNotStarted, prefect_server
+from flows.server import ServerNotStarted, prefect_server, server_environment
 
 
 @pytest.fixture
@@ -121,3 +121,17 @@ def test_pages_of_other_origins_are_answered_nothing_and_leases_outlive_a_restar
     settings = server.server_environment(tmp_path, 4300)
     assert settings["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] == "http://127.0.0.1:4300"
     assert settings["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"].endswith(".filesystem")
+
+
+def test_history_ends_after_so_many_days(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Prefect itself understands the settings: else its database grows for ever."""
+    from datetime import timedelta
+
+    from prefect.settings.models.server.services import ServerServicesDBVacuumSettings
+
+    monkeypatch.setattr(server, "HISTORY_DAYS", 7)  # Prefect's own default is ours
+    for name, value in server_environment(tmp_path, 4200).items():
+        monkeypatch.setenv(name, value)
+    vacuum = ServerServicesDBVacuumSettings()
+    assert vacuum.enabled_vacuum_types >= {"events", "flow_runs"}
+    assert vacuum.retention_period == timedelta(days=7)

@@ -11,7 +11,15 @@ from pydantic import ValidationError
 
 from gcl.config import affects_results
 from gcl.graph import Graph
-from gcl.smoothing import SmoothingConfig, filter_weights, smooth_features, takes_dask
+from gcl.propagation import csr_arrays
+from gcl.smoothing import (
+    BASE_BYTES,
+    NUM_BUFFERS,
+    SmoothingConfig,
+    filter_weights,
+    smooth_features,
+    takes_dask,
+)
 from gcl.smoothing_blocks import map_in_process, smooth_block
 
 FILTERS = {
@@ -310,6 +318,17 @@ def test_memory_limit_narrows_the_blocks(tmp_path):
     smooth_features(graph, config, seed=0, map_blocks=spy, scratch=tmp_path)
     assert max(widths) * 4 * 4 * graph.num_nodes <= 2**27
     assert sum(widths) == 64
+
+
+@pytest.mark.parametrize(("columns", "expected"), [(64, 64), (5, 5), (0, 1)])
+def test_memory_limit_narrows_the_blocks_of_this_process_too(columns, expected):
+    graph = attributed_graph(num_nodes=20_000, num_features=64)
+    csr_bytes = sum(part.nbytes for part in csr_arrays(graph, self_loops=True) if part is not None)
+    limit = BASE_BYTES + 2 * csr_bytes + NUM_BUFFERS * 4 * graph.num_nodes * columns
+    config = SmoothingConfig(num_steps=1)
+    limited = smooth_features(graph, config, seed=0, memory_limit=limit)
+    assert max(last - first for first, last in limited.blocks.ranges) == expected
+    np.testing.assert_array_equal(limited.x_NF, smooth_features(graph, config, seed=0).x_NF)
 
 
 def test_bound_counts_nodes_that_only_receive_edges():

@@ -11,6 +11,7 @@ from tasks.cluster import CLUSTER
 from tasks.evaluate import EVALUATE
 from tasks.identity import resolve_device
 from tasks.ingest import INGEST, source_digests
+from tasks.ingest import code_of as ingest_code_of
 from tasks.report import REPORT, ReportConfig, templates_digest
 from tasks.smooth import SMOOTH
 from tasks.stage import Stage, StageReport, StageRequest
@@ -55,6 +56,7 @@ def request_ingest(state: PipelineState) -> StageRequest:
         store=state.store,
         inputs={},
         sources=source_digests(dataset, state.store),
+        modules=ingest_code_of(dataset),
         memory_limit=state.config.memory_limit,
         refresh=state.refreshes(INGEST),
     )
@@ -85,10 +87,11 @@ def request_train(state: PipelineState) -> StageRequest:
             "to 20"
         )
     labels = ("labels",) if opens_labels(config) else ()
+    declared = [kind for kind in ("metapaths", "collection") if kind in config.method.inputs]
     return TRAIN.request(
         config,
         store=state.store,
-        inputs=state.opened("graph", "smoothed", *labels),
+        inputs=state.opened("graph", "smoothed", *labels) | state.opened_if_there(*declared),
         facts={"seed": state.config.seed, "device": resolve_device(state.config.device)}
         | ({"num_classes": _num_classes(state)} if asks_for_classes(config) else {}),
         modules=code_of(config),

@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import Iterator
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import scipy.sparse as sp
 from data_contracts.tables import TABLES
 from gcl.edges import CanonicalEdges, EdgeChunk, HeldOutEdges, canonical_edges, hold_out_edges
 from gcl.graph import Features
-from gcl.readers import open_source, source_files
+from gcl.readers import open_source, reader_of, source_files
 from gcl.readers.base import DatasetConfig, GraphSource, edge_policy
 from gcl.workspace import row_slices
 from tasks.convert import (
@@ -30,6 +31,15 @@ from tasks.store import Store
 from tasks.work import Work
 
 _NODE_ROWS = 1 << 20
+# What writes the tables of the other kinds of data; found by name, so that neither is part of the key of a
+# plain graph.
+_WRITERS = {"hetero": "tasks.ingest_hetero", "collection": "tasks.ingest_collection"}
+
+
+def code_of(config: DatasetConfig) -> tuple[str, ...]:
+    """The modules that the kind of data selects."""
+    holds = reader_of(config.format).holds
+    return (_WRITERS[holds],) if holds in _WRITERS else ()
 
 
 def source_digests(
@@ -61,6 +71,9 @@ def ingest(work: Work, config: DatasetConfig) -> None:
 
 def _write_tables(work: Work, config: DatasetConfig) -> None:
     source = open_source(config)
+    if (holds := reader_of(config.format).holds) in _WRITERS:
+        import_module(_WRITERS[holds]).write_tables(work, source, config)
+        return
     edges = canonical_edges(
         source.edge_chunks(),
         num_nodes=source.num_nodes,
@@ -205,6 +218,6 @@ INGEST = Stage(
     name="ingest",
     version=1,
     body=ingest,
-    tables=("graph.nodes", "graph.edges"),
+    tables=(),
     libraries=("numpy", "pyarrow", "scipy", "scikit-learn"),
 )

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from gcl.config import Config as BaseConfig
 from gcl.errors import NotDefined
 from gcl.graph import Graph
+from gcl.graph_collection import GraphCollection
+from gcl.hetero_graph import Metapath
 from gcl.methods.configs.rows import MethodInputs
 from gcl.random import numpy_generator
 from gcl.workspace import MEMORY, Workspace
@@ -34,6 +36,9 @@ class TrainingData:
         y_N: int32 known classes, -1 where unknown, holding training labels alone; None for every method
             that does not declare `uses_labels`.
         workspace: where embeddings of all nodes are put.
+        metapaths: which target nodes each metapath joins; for methods that read "metapaths". The graph is
+            then that of the target nodes.
+        collection: the graphs, each of them one of the N rows; for methods that read the "collection".
     """
 
     num_nodes: int
@@ -41,6 +46,8 @@ class TrainingData:
     graph: Graph | None = None
     y_N: np.ndarray | None = None
     workspace: Workspace = MEMORY
+    metapaths: tuple[Metapath, ...] | None = None
+    collection: GraphCollection | None = None
 
     def __post_init__(self) -> None:
         if self.num_nodes < 1:
@@ -305,6 +312,12 @@ class Method(nn.Module, ABC):
             raise ValueError(f"{self.name} reads smoothed rows, and none were given")
         if "graph" in self.inputs and data.graph is None:
             raise ValueError(f"{self.name} reads the graph, and none was given")
+        if "metapaths" in self.inputs and not data.metapaths:
+            raise NotDefined(
+                f"{self.name} reads metapaths; this graph has nodes of one type and none of them"
+            )
+        if "collection" in self.inputs and data.collection is None:
+            raise NotDefined(f"{self.name} embeds whole graphs, and these data are one graph")
         if self.needs_edges and (data.graph is None or data.graph.num_edges == 0):
             raise NotDefined(f"{self.name} needs a graph with edges")
         if self.uses_labels and data.y_N is None:

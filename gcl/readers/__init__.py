@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -85,6 +85,6 @@ def source_files(config: DatasetConfig) -> dict[str, Path]:
     return reader_of(config.format).source_files(config)
 
 
-def open_source(config: DatasetConfig) -> GraphSource:
-    """The graph of a dataset configuration, ready to stream."""
+def open_source(config: DatasetConfig) -> Any:
+    """The data of a dataset configuration, ready to stream: a GraphSource, or what the format holds."""
     return reader_of(config.format).open(config)

@@ -115,13 +115,16 @@ class Reader:
         requires: what `path` and `name` must be, one line.
         source_files: the files that hold the data, by role; SourceUnreadable names a missing one.
         open: the graph; SourceUnreadable when the files are not what the format says.
+        holds: one graph, a graph of several node types (`open` gives a HeteroSource), or many graphs (a
+            CollectionSource).
     """
 
     config: type[DatasetConfig]
     description: str
     requires: str
     source_files: Callable[[Any], dict[str, Path]]
-    open: Callable[[Any], GraphSource]
+    open: Callable[[Any], Any]
+    holds: Literal["graph", "hetero", "collection"] = "graph"
 
     @property
     def format(self) -> str:

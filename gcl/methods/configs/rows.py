@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from gcl.config import Config
 
-MethodInputs = Literal["smoothed", "graph", "smoothed_and_graph"]
+MethodInputs = Literal["smoothed", "graph", "smoothed_and_graph", "graph_and_metapaths", "collection"]
 AugmentationName = Literal["feature_mask", "entry_dropout", "gaussian_jitter", "encoder_dropout"]
 
 

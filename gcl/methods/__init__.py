@@ -38,6 +38,7 @@ def build_method(
     num_features: int,
     num_classes: int | None = None,
     num_nodes: int | None = None,
+    num_metapaths: int | None = None,
     seed: int,
 ) -> "Method":
     """The untrained method that `config` describes.
@@ -47,12 +48,15 @@ def build_method(
         num_features: F, width of the input rows.
         num_classes: K, for methods that use labels or ask for as many clusters as classes.
         num_nodes: N, for methods with weights of single nodes.
+        num_metapaths: M, for methods that read metapaths.
         seed: run seed the initial weights derive from.
     """
     found = method_class(str(getattr(config, "name", "")))
     sizes = {"num_features": num_features, "num_classes": num_classes}
     if found.is_transductive:
         sizes["num_nodes"] = num_nodes
+    if "metapaths" in found.inputs:
+        sizes["num_metapaths"] = num_metapaths
     if (num_encoders := getattr(config, "num_encoders", 1)) > 1:
         from gcl.methods.ensemble import ensemble_class
 

@@ -25,12 +25,14 @@ class HeteroGraph:
         edges: for each relation int64 sources and targets [E_r], sorted by (source, target), no repeats.
             A relation stands in one direction; the opposite one is its transpose and is never stored.
         features: float32 [N_t, F_t] of the types that have any, dense or CSR.
+        weights: float32 [E_r], finite and positive, of the relations whose edges have any.
     """
 
     target: str
     num_nodes: Mapping[str, int]
     edges: Mapping[EdgeType, tuple[np.ndarray, np.ndarray]]
     features: Mapping[str, Features] = field(default_factory=dict)
+    weights: Mapping[EdgeType, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,8 @@ from gcl.readers import (
     parquet_layout,
     planetoid,
     synthetic,
+    tu_powerful_gnns,
+    tu_text,
 )
 from gcl.readers.base import DatasetConfig, FileDatasetConfig, GraphSource, Reader, edge_policy
 
@@ -53,6 +55,8 @@ READERS = _table(
         musae.READER,
         csv_layout.READER,
         parquet_layout.READER,
+        tu_text.READER,
+        tu_powerful_gnns.READER,
         digits_knn.READER,
         synthetic.READER,
     ]
@@ -67,6 +71,8 @@ AnyDataset = Annotated[
     | musae.MusaeConfig
     | csv_layout.CsvConfig
     | parquet_layout.ParquetConfig
+    | tu_text.TuTextConfig
+    | tu_powerful_gnns.TuPowerfulGnnsConfig
     | digits_knn.DigitsKnnConfig
     | synthetic.SyntheticConfig,
     Field(discriminator="format"),

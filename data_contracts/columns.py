@@ -87,6 +87,11 @@ GRAPH = Column(
     "graph", pa.int64(), nullable=False, unit="0..G-1", meaning="graph of a collection", is_leading=True
 )
 
+NODE_TYPE = _required("node_type", pa.int32(), "0..T-1", "type of the node: `node_types` in the metadata")
+TYPE_NODE = _required("node", pa.int64(), "0..N_t-1", "position of the node within its type")
+RELATION = _required("relation", pa.int32(), "0..R-1", "of the edge: `relations` in the metadata")
+METAPATH = _required("metapath", pa.int32(), "0..M-1", "that joins the two: `metapaths` in the metadata")
+
 NODE = _required("node", pa.int64(), "0..N-1", "position of the node; rows in its order")
 MEMBER = _required("node", pa.int64(), "0..N-1", "a node the row speaks of")
 NODE_ID = _required("node_id", Family.NODE_ID, "none", "the source's own identifier")

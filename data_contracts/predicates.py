@@ -4,6 +4,7 @@ The same predicate counts rows while the profile streams and finds the sample af
 counted is what is shown. All are vectorised. Shape legend: B rows of a batch, L leaves (list items).
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -170,6 +171,45 @@ def not_increasing(*columns: str) -> Predicate:
         return broken if has_previous else np.concatenate([np.zeros(1, np.bool_), broken])
 
     return Predicate(columns, mask)
+
+
+def gap_within(group: str, column: str) -> Predicate:
+    """Rows whose value does not count on from the row before them: 0, 1, 2, ... in each group."""
+
+    def mask(window: Window) -> Mask:
+        groups, has_previous = window.with_previous(group)
+        values, _ = window.with_previous(column)
+        expected = np.where(groups[1:] == groups[:-1], values[:-1] + 1, 0)
+        broken: Mask = values[1:] != expected
+        return broken if has_previous else np.concatenate([values[:1] != 0, broken])
+
+    return Predicate((group, column), mask)
+
+
+def beyond_size(group: str, column: str, sizes: str) -> Predicate:
+    """Rows with a value below 0 or not below the size of the row's group.
+
+    Args:
+        group: column with the number of the group; one without a size is another rule's business.
+        column: integers, or lists of them.
+        sizes: where the file's metadata hold the sizes, as JSON.
+    """
+
+    def mask(window: Window) -> Mask:
+        size_G = np.array(
+            json.loads((window.batch.schema.metadata or {}).get(sizes.encode(), b"[]")), np.int64
+        )
+        group_B = window.batch.column(group).to_numpy(zero_copy_only=False)
+        known_B = (group_B >= 0) & (group_B < len(size_G))
+        size_B = np.full(len(group_B), np.iinfo(np.int64).max)
+        size_B[known_B] = size_G[group_B[known_B]]
+        items, lengths_B = leaves(window.batch.column(column))
+        values = items.fill_null(0).to_numpy(zero_copy_only=False)
+        if lengths_B is None:
+            return np.asarray((values < 0) | (values >= size_B))
+        return any_per_row((values < 0) | (values >= np.repeat(size_B, lengths_B)), lengths_B)
+
+    return Predicate((group, column), mask)
 
 
 def decreasing_within(group: str, column: str) -> Predicate:

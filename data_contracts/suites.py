@@ -46,6 +46,7 @@ METRIC_RANGES: dict[str, tuple[float | None, float | None]] = {
 # Columns that together name a row; no two rows may share them.
 KEYS: dict[str, tuple[str, ...]] = {
     "graph.nodes": ("node_id",),
+    "hetero.nodes": ("node_type", "node_id"),
     "labels.splits": ("split", "node"),
     "labels.held_out_edges": ("src", "dst"),
     "embeddings.embeddings": ("node_id",),
@@ -65,6 +66,9 @@ KEYS: dict[str, tuple[str, ...]] = {
 _FINITE_RULE = {
     "graph.edges": "weights_finite",
     "graph.features": "features_finite",
+    "hetero.edges": "weights_finite",
+    "hetero.features": "features_finite",
+    "metapaths.edges": "weights_finite",
     "smoothed.features": "features_finite",
     "model.history": "losses_finite",
     "embeddings.embeddings": "embeddings_finite",
@@ -152,6 +156,35 @@ CLAUSES: dict[str, tuple[Clause, ...]] = {
         *in_range("indices_in_range", "indices", 0, fact("num_features", plus=-1)),
         no_row("indices_strictly_increasing", p.unordered_items("indices")),
         no_row("indices_match_values", p.unequal_lengths("indices", "values")),
+    ),
+    "hetero.nodes": (
+        exactly("one_row_per_node", "rows", _NUM_NODES),
+        *in_range("types_in_range", "node_type", 0, fact("num_types", plus=-1)),
+        no_row("types_in_order", p.not_increasing("node_type", "node")),
+        no_row("nodes_dense_within_type", p.gap_within("node_type", "node")),
+    ),
+    "hetero.edges": (
+        *in_range("relations_in_range", "relation", 0, fact("num_relations", plus=-1)),
+        no_row("sources_in_range", p.beyond_size("relation", "src", "num_src_nodes")),
+        no_row("targets_in_range", p.beyond_size("relation", "dst", "num_dst_nodes")),
+        no_row("edges_strictly_increasing", p.not_increasing("relation", "src", "dst")),
+        exactly("every_edge_present", "rows", fact("num_edges")),
+    ),
+    "hetero.features": (
+        exactly("every_row_present", "rows", fact("num_rows")),
+        *in_range("types_in_range", "node_type", 0, fact("num_types", plus=-1)),
+        no_row("types_in_order", p.not_increasing("node_type", "node")),
+        no_row("nodes_dense_within_type", p.gap_within("node_type", "node")),
+        no_row("indices_in_range", p.beyond_size("node_type", "indices", "widths")),
+        no_row("indices_strictly_increasing", p.unordered_items("indices")),
+        no_row("indices_match_values", p.unequal_lengths("indices", "values")),
+    ),
+    "metapaths.edges": (
+        *in_range("metapaths_in_range", "metapath", 0, fact("num_metapaths", plus=-1)),
+        *in_range("endpoints_in_range", "src", 0, _LAST_NODE),
+        *in_range("endpoints_in_range", "dst", 0, _LAST_NODE),
+        no_row("edges_strictly_increasing", p.not_increasing("metapath", "src", "dst")),
+        exactly("every_edge_present", "rows", fact("num_edges")),
     ),
     "labels.labels": (
         *_a_row_per_node(),

@@ -273,7 +273,8 @@ def _sampled(graph: HeteroGraph, plan: MetapathPlan, max_fanout: int, *, seed: i
     for matrix in matrices[1:]:
         exact = sp.csr_matrix(exact @ matrix)
     rows = [np.repeat(few_R, np.diff(exact.indptr))]
-    columns, values = [exact.indices], [exact.data]
+    columns: list[np.ndarray] = [exact.indices]
+    values: list[np.ndarray] = [exact.data]
     many_R = np.flatnonzero(walks_N > max_fanout)
     generator = numpy_generator(seed, f"metapath_walks {plan.name}")
     step = max(1, _WALKS_AT_A_TIME // max_fanout)

@@ -12,6 +12,8 @@ from data_contracts import TABLES, ContractViolation, check_table
 from data_contracts.schema_check import SCHEMA_RULES
 from data_contracts.suites import clauses_of
 from data_contracts.tables import CONTRACT_KEY, VERSION_KEY
+from tests.contract.edits import drop_last_row, everything, know, put
+from tests.contract.hetero_tables import HETERO_BREAKS
 
 INF, NAN = float("inf"), float("nan")
 
@@ -22,29 +24,6 @@ SOUND = [
     "graph.features:sparse",
     "scores.embeddings:none",
 ]
-
-
-def put(column: str, row: int, value: Any) -> Callable[[Any], None]:
-    """Replace one cell."""
-
-    def edit(sample: Any) -> None:
-        sample.data[column] = list(sample.data[column])
-        sample.data[column][row] = value
-
-    return edit
-
-
-def know(**facts: Any) -> Callable[[Any], None]:
-    """Change what the caller knows."""
-    return lambda sample: sample.context.update(facts)
-
-
-def drop_last_row(sample: Any) -> None:
-    sample.data = {name: list(values)[:-1] for name, values in sample.data.items()}
-
-
-def everything(column: str, value: Any) -> Callable[[Any], None]:
-    return lambda sample: sample.data.update({column: [value] * len(sample.data[column])})
 
 
 # (sample, rule, column it is reported for, edit, first row of the sample shown or None)
@@ -246,6 +225,7 @@ BREAKS: list[tuple[str, str, str, Callable[[Any], None], int | None]] = [
     ("predictions.curves", "curves_ordered", "curve, x", put("x", 2, 0.25), 2),
     ("predictions.curves", "values_finite", "y", put("y", 2, NAN), 2),
     ("predictions.curves", "values_present", "x", put("x", 2, None), 2),
+    *HETERO_BREAKS,
 ]
 
 

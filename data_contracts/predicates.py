@@ -5,6 +5,7 @@ counted is what is shown. All are vectorised. Shape legend: B rows of a batch, L
 """
 
 import json
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -208,6 +209,30 @@ def beyond_size(group: str, column: str, sizes: str) -> Predicate:
         if lengths_B is None:
             return np.asarray((values < 0) | (values >= size_B))
         return any_per_row((values < 0) | (values >= np.repeat(size_B, lengths_B)), lengths_B)
+
+    return Predicate((group, column), mask)
+
+
+def outside_group(group: str, column: str, bounds: str) -> Predicate:
+    """Rows with a value outside the range that belongs to the row's group.
+
+    Args:
+        group: column with the number of the group; one without a range is another rule's business.
+        column: integers.
+        bounds: where the file's metadata hold where each group's range begins, and the end, as JSON.
+    """
+
+    def mask(window: Window) -> Mask:
+        metadata = window.batch.schema.metadata or {}
+        first_G = np.array(json.loads(metadata.get(bounds.encode(), b"[0]")), np.int64)
+        group_B, value_B = (
+            window.batch.column(name).to_numpy(zero_copy_only=False) for name in (group, column)
+        )
+        known_B = (group_B >= 0) & (group_B < len(first_G) - 1)
+        group_B = np.where(known_B, group_B, 0)
+        end_B = first_G[np.minimum(group_B + 1, len(first_G) - 1)]
+        outside_B = (value_B < first_G[group_B]) | (value_B >= end_B)
+        return np.asarray(known_B & outside_B)
 
     return Predicate((group, column), mask)
 

@@ -66,6 +66,7 @@ KEYS: dict[str, tuple[str, ...]] = {
 _FINITE_RULE = {
     "graph.edges": "weights_finite",
     "graph.features": "features_finite",
+    "collection.features": "features_finite",
     "hetero.edges": "weights_finite",
     "hetero.features": "features_finite",
     "metapaths.edges": "weights_finite",
@@ -79,6 +80,7 @@ _FINITE_RULE = {
 
 _NUM_NODES = fact("num_nodes")
 _LAST_NODE = fact("num_nodes", plus=-1)
+_LAST_GRAPH = fact("num_graphs", plus=-1)
 _LAST_CLASS = fact("num_classes", plus=-1)
 _LAST_CLUSTER = fact("num_clusters", plus=-1)
 
@@ -185,6 +187,28 @@ CLAUSES: dict[str, tuple[Clause, ...]] = {
         *in_range("endpoints_in_range", "dst", 0, _LAST_NODE),
         no_row("edges_strictly_increasing", p.not_increasing("metapath", "src", "dst")),
         exactly("every_edge_present", "rows", fact("num_edges")),
+    ),
+    "collection.nodes": (
+        *_a_row_per_node(),
+        *in_range("graphs_in_range", "graph", 0, _LAST_GRAPH),
+        no_row("graphs_in_order", p.not_increasing("graph", "node")),
+    ),
+    "collection.edges": (
+        *in_range("graphs_in_range", "graph", 0, _LAST_GRAPH),
+        no_row("sources_in_their_graph", p.outside_group("graph", "src", "first_nodes")),
+        no_row("targets_in_their_graph", p.outside_group("graph", "dst", "first_nodes")),
+        no_row("edges_strictly_increasing", p.not_increasing("graph", "src", "dst")),
+        no_row("no_self_loops", p.equal("src", "dst"), when=("has_self_loops", False)),
+        _symmetric("edges_symmetric", "edges.asymmetric", with_weight=False),
+        exactly("every_edge_present", "rows", fact("num_edges")),
+    ),
+    "collection.features": (
+        *_a_row_per_node(is_dense=False),
+        *in_range("graphs_in_range", "graph", 0, _LAST_GRAPH),
+        exactly("width_is_declared", "x.width", fact("num_features"), "x"),
+        *in_range("indices_in_range", "indices", 0, fact("num_features", plus=-1)),
+        no_row("indices_strictly_increasing", p.unordered_items("indices")),
+        no_row("indices_match_values", p.unequal_lengths("indices", "values")),
     ),
     "labels.labels": (
         *_a_row_per_node(),

@@ -5,7 +5,6 @@ counted is what is shown. All are vectorised. Shape legend: B rows of a batch, L
 """
 
 import json
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any

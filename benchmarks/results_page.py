@@ -2,13 +2,19 @@
 
 import json
 import math
+import sys
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.study_record import StudyRecord
-from flows.study_tables import markdown_table, study_markdown
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+from speed_page import speed_section  # noqa: E402  beside this file, which need not be installed
+
+from flows.study_record import StudyRecord  # noqa: E402
+from flows.study_tables import markdown_table, study_markdown  # noqa: E402
 
 INTRODUCTION = """# Results
 
@@ -60,6 +66,7 @@ def render(results: Path, published: Path) -> str:
     if studies:
         parts.append("## Studies\n\nMade by `gclflow study NAME`; see [studies](studies.md).\n")
         parts += [study_markdown(study, level=3) for study in studies]
+    parts += [part for part in [speed_section(results)] if part]
     parts.append((results / "shortfalls.md").read_text())
     return "\n".join(parts).rstrip() + "\n"
 

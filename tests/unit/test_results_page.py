@@ -197,3 +197,19 @@ def test_pooled_seeds_are_what_one_run_over_all_of_them_would_give(keeper: Modul
 def test_what_is_not_the_same_is_not_pooled(keeper: ModuleType, changes: dict[str, Any]) -> None:
     with pytest.raises(SystemExit):
         keeper.pooled(pool_of([0.7, 0.8], [0, 1]), pool_of([0.6, 0.9], [2, 3]) | changes)
+
+
+def test_every_kept_measurement_of_time_and_memory_has_its_table(pages: ModuleType) -> None:
+    speed = program("speed_page")
+    page = speed.speed_section(BENCHMARKS / "results")
+    shown = {name for name, *_ in speed._TABLES if (BENCHMARKS / "results" / f"{name}.json").exists()}
+    assert {"first_run", "scale", "losses"} <= shown
+    assert page.count("\n### ") == len(shown)
+    scale = json.loads((BENCHMARKS / "results" / "scale.json").read_text())
+    for size in scale:  # the seconds of each stage at each size
+        for stage in scale[size]["stages"].values():
+            assert f"{stage['seconds']:.1f} s, {stage['peak_rss_bytes'] / 1e9:.2f} GB" in page
+
+
+def test_a_folder_without_measurements_has_no_section_on_time(tmp_path: Path) -> None:
+    assert program("speed_page").speed_section(tmp_path) == ""

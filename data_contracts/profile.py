@@ -30,6 +30,7 @@ def _symmetry(schema: pa.Schema) -> Probe:
 # Probes beside those every table has, with the columns they need.
 _SPECIAL: dict[str, tuple[tuple[str, ...], Callable[[pa.Schema], Probe]]] = {
     "graph.edges": (("src", "dst"), _symmetry),
+    "collection.edges": (("src", "dst"), _symmetry),
     "labels.splits": (("split", "role"), lambda _schema: SplitRoles()),
     "embeddings.embeddings": (("z",), _spread),
     "controls.embeddings": (("z",), _spread),

@@ -20,6 +20,7 @@ from gcl.trainer_config import TrainConfig
 from tasks.artifact import canonical_json
 from tasks.convert import read_node_ids, write_checks, write_columns, write_matrix
 from tasks.limits import Estimate
+from tasks.other_inputs import reading_modules
 from tasks.stage import Stage
 from tasks.work import Work
 
@@ -119,7 +120,8 @@ def estimate(work: Work, config: TrainStageConfig) -> Estimate:
 
 def code_of(config: TrainStageConfig) -> tuple[str, ...]:
     """The modules the chosen method selects, so that editing another method does not re-run this one."""
-    return (METHODS[config.method.name].partition(":")[0], "gcl.trainer", "tasks.training_data")
+    chosen = METHODS[config.method.name].partition(":")[0]
+    return (chosen, "gcl.trainer", "tasks.training_data", *reading_modules(config.method.inputs))
 
 
 def write_embeddings(work: Work, kind: str, z_ND: np.ndarray) -> None:

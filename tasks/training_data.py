@@ -8,6 +8,7 @@ from gcl.methods import build_method, method_class
 from gcl.methods.base import Method, TrainingData
 from gcl.methods.configs import MethodConfig
 from tasks.convert import num_rows, read_graph, read_labels, read_matrix, read_splits
+from tasks.other_inputs import read_other_inputs
 from tasks.work import Work
 
 
@@ -23,7 +24,8 @@ def open_training_data(work: Work, config: MethodConfig, *, with_labels: bool = 
     graph = read_graph(work.input("graph"), workspace=workspace) if "graph" in declared.inputs else None
     num_nodes = num_rows(rows) if graph is None else graph.num_nodes
     y_N = _training_labels(work) if declared.uses_labels and with_labels else None
-    return TrainingData(num_nodes=num_nodes, x_NF=x_NF, graph=graph, y_N=y_N, workspace=workspace)
+    others = read_other_inputs(work, declared.inputs)
+    return TrainingData(num_nodes=num_nodes, x_NF=x_NF, graph=graph, y_N=y_N, workspace=workspace, **others)
 
 
 def build_for(data: TrainingData, config: MethodConfig, *, num_classes: int | None, seed: int) -> Method:

@@ -32,6 +32,8 @@ def build_for(data: TrainingData, config: MethodConfig, *, num_classes: int | No
     """The untrained method for this data."""
     if data.x_NF is not None:
         num_features = data.x_NF.shape[1]
+    elif data.collection is not None:
+        num_features = data.collection.union.num_features
     else:
         num_features = data.graph.num_features if data.graph is not None else 0
     return build_method(

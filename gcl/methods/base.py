@@ -70,6 +70,7 @@ class TrainingData:
             rows_B=rows_B.to(device),
             x_BF=None if x_BF is None else torch.from_numpy(x_BF).to(device),
             graph=self.graph,
+            collection=self.collection,
             y_B=None if y_B is None else torch.from_numpy(y_B).to(device),
         )
 
@@ -82,12 +83,14 @@ class Batch:
         rows_B: int64 node ids.
         x_BF: float32 their rows; None for methods that read the graph.
         graph: the whole graph, on the host.
+        collection: all graphs, on the host; the rows are some of them.
         y_B: int64 their known classes, -1 where unknown; None when labels are not handed over.
     """
 
     rows_B: Tensor
     x_BF: Tensor | None = None
     graph: Graph | None = None
+    collection: GraphCollection | None = None
     y_B: Tensor | None = None
 
 

@@ -13,10 +13,8 @@ import scipy.sparse as sp
 
 from data_contracts.tables import TABLES
 from gcl.graph_collection import GraphCollection
-from gcl.methods.base import TrainingData
 from gcl.workspace import row_slices
 from tasks.convert import read_column, read_graph, sparse_lists, write_batches, write_columns, write_matrix
-from tasks.work import Work
 
 _ROW_BYTES = 64  # of a sparse row, about
 
@@ -64,9 +62,3 @@ def read_collection(folder: Path) -> GraphCollection:
     facts = json.loads((folder / "metadata.json").read_bytes())
     graph_N = read_column(folder / "nodes.parquet", "graph")
     return GraphCollection(int(facts["num_graphs"]), read_graph(folder), graph_N)
-
-
-def open_collection_data(work: Work) -> TrainingData:
-    """What a method that embeds whole graphs trains on."""
-    collection = read_collection(work.input("collection"))
-    return TrainingData(collection.num_graphs, workspace=work.workspace(), collection=collection)

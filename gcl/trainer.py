@@ -14,9 +14,10 @@ from torch import Tensor
 
 from gcl.checkpoint import TrainingState, capture_state, load_checkpoint, restore_state, save_checkpoint
 from gcl.config import result_fields
-from gcl.errors import NonFiniteLoss, TrainingInterrupted
+from gcl.distributed import ALONE, Processes
+from gcl.errors import NonFiniteLoss, TrainingInterrupted, UnsuitableSetting
 from gcl.methods.base import Method, ParameterGroup, TrainingData
-from gcl.trainer_config import TrainConfig
+from gcl.trainer_config import TrainConfig, check_processes
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ def train(
     identity: Mapping[str, str] | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
     should_stop: Callable[[], str | None] | None = None,
+    processes: Processes = ALONE,
 ) -> TrainingResult:
     """Train `method` in place, resuming from the newest checkpoint of the same run if there is one.
 
@@ -84,24 +86,33 @@ def train(
         on_epoch: called after each epoch, before its checkpoint: a checkpoint on disk says that the call for
             its epoch has returned. A run that was killed may call it again for epochs after the checkpoint.
         should_stop: asked before each step; a reason stops the run.
+        processes: those that train together, all with the same arguments; `gcl.torchrun` starts them. The
+            first one writes the checkpoints, and what it is told stops all.
 
     Raises:
+        UnsuitableSetting: `config.num_processes` are not there, or the method is not for so many.
         NotDefined: data the method is not defined for.
         NonFiniteLoss: a loss term or gradient is NaN or infinite; no step was taken with it.
         TrainingInterrupted: stopped by `should_stop` or the deadline, resumable from the last finished epoch.
         CheckpointMismatch: the folder's checkpoint belongs to another run.
     """
+    _check_processes(method, config, processes)
     method.check(data)
-    method.to(device)
+    processes.prepare(method.to(device))
     groups = method.parameter_groups()
     optimizer = _optimizer(groups, config)
-    keeper = _Keeper(checkpoint_dir, _identity(method, data, config, seed, device, identity or {}))
-    stop = _stop_reason(should_stop, config.deadline_seconds)
+    keeper = _Keeper(
+        checkpoint_dir,
+        _identity(method, data, config, seed, device, identity or {}),
+        writes=processes.is_first,
+    )
+    stop = processes.first_decides(_stop_reason(should_stop, config.deadline_seconds))
     can_stop = should_stop is not None or config.deadline_seconds is not None
     history: list[dict[str, float]] = []
     if (state := keeper.load()) is not None:
         restore_state(state, method, optimizer)
         history = state.history
+    processes.wait()  # until all have read it: the first will write others
     result = TrainingResult(history, resumed_from=len(history))
 
     with _deterministic(device):
@@ -121,11 +132,12 @@ def train(
                 if can_stop and step == 0 and not is_last:  # a stop between steps goes back to here
                     finished = keeper.capture(method, optimizer, history)
                 _hold_still(groups, method.moving_group(epoch=epoch, step=step))
-                batch = data.batch(rows_B, device=device)
+                batch = processes.share(data.batch(rows_B, device=device))
                 optimizer.zero_grad(set_to_none=True)
                 losses = method.losses(batch, epoch=epoch, step=step, seed=seed)
                 for name, value in _descend(losses, _precision(device, config), epoch).items():
                     totals.setdefault(name, []).append(value)
+                processes.add_gradients(method)
                 method.after_backward(epoch=epoch, step=step)
                 _check_gradients(method, epoch)
                 optimizer.step()
@@ -141,6 +153,46 @@ def train(
             if (epoch + 1) % config.checkpoint_every == 0 or epoch + 1 == config.epochs:
                 keeper.save(keeper.capture(method, optimizer, history))
     return result
+
+
+def take_up(
+    method: Method,
+    data: TrainingData,
+    config: TrainConfig,
+    *,
+    seed: int,
+    device: str,
+    checkpoint_dir: Path,
+    identity: Mapping[str, str],
+    epoch_seconds: list[float],
+) -> TrainingResult:
+    """Give `method` the weights of a training that others have finished, from its last checkpoint.
+
+    Arguments are those of `train`.
+
+    Raises:
+        CheckpointMismatch: the folder's checkpoint belongs to another run.
+        FileNotFoundError: it has none of the last epoch.
+    """
+    keeper = _Keeper(checkpoint_dir, _identity(method, data, config, seed, device, identity))
+    state = keeper.load()
+    if state is None or state.epoch < config.epochs:
+        raise FileNotFoundError(
+            f"{checkpoint_dir}: the checkpoint of epoch {config.epochs} is gone; run again"
+        )
+    restore_state(state, method, _optimizer(method.parameter_groups(), config))
+    resumed_from = config.epochs - len(epoch_seconds)
+    return TrainingResult(state.history, resumed_from=resumed_from, epoch_seconds=epoch_seconds)
+
+
+def _check_processes(method: Method, config: TrainConfig, processes: Processes) -> None:
+    if config.num_processes != processes.count:
+        raise UnsuitableSetting(
+            f"train.num_processes={config.num_processes}, and {processes.count} are there: the pipeline's "
+            "stage train and gcl.torchrun.train_in_processes start them; set it to 1 elsewhere"
+        )
+    if processes.count > 1:
+        check_processes(method.config)
 
 
 def _descend(losses: Iterator[dict[str, Tensor]], precision: torch.autocast, epoch: int) -> dict[str, float]:
@@ -212,10 +264,10 @@ def _hold_still(groups: list[ParameterGroup], moving: str | None) -> None:
 
 
 class _Keeper:
-    """Saves and finds checkpoints; does nothing without a folder."""
+    """Saves and finds checkpoints; does nothing without a folder, saves none where another process does."""
 
-    def __init__(self, folder: Path | None, identity: Mapping[str, str]) -> None:
-        self.folder, self.identity = folder, identity
+    def __init__(self, folder: Path | None, identity: Mapping[str, str], *, writes: bool = True) -> None:
+        self.folder, self.identity, self.writes = folder, identity, writes
         self.saved_epoch = 0
 
     def load(self) -> TrainingState | None:
@@ -231,7 +283,7 @@ class _Keeper:
         self, method: Method, optimizer: torch.optim.Optimizer, history: list[dict[str, float]]
     ) -> TrainingState | None:
         """A copy of the state after the last finished epoch, unless it is on disk already."""
-        if self.folder is None or len(history) == self.saved_epoch:
+        if self.folder is None or not self.writes or len(history) == self.saved_epoch:
             return None
         return capture_state(method, optimizer, epoch=len(history), history=history)
 

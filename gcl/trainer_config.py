@@ -5,10 +5,20 @@ from typing import Literal
 from pydantic import Field
 
 from gcl.config import Config, operational
+from gcl.errors import UnsuitableSetting
+
+SHARING_METHODS = ("dmat_i", "dmt")
+"""The methods whose loss keeps to a process's share of a batch, see `gcl.distributed`."""
 
 
 class TrainConfig(Config):
-    """Optimisation settings, the same for every method."""
+    """Optimisation settings, the same for every method.
+
+    `num_processes` is part of the cache key although it is meant to change nothing: several processes take
+    sums in another order, so weights differ in their last bits, and the digests of all that is made of them
+    differ. Were it left out, one key would stand for several results, and which of them a store holds would
+    depend on who came first.
+    """
 
     epochs: int = Field(20, ge=1, le=1_000_000, description="epochs: count >= 1")
     batch_size: int = Field(512, ge=2, le=1 << 20, description="nodes in a batch: count >= 2")
@@ -32,7 +42,36 @@ class TrainConfig(Config):
         "last one among them: count, 0 none, at most one an epoch; each takes 4 bytes x nodes x min(64, "
         "embedding size)",
     )
+    num_processes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="processes of this machine that share each batch, on CUDA a device each: count >= 1; "
+        "more than one for dmat_i and dmt alone. The batch size stays that of all together",
+    )
     checkpoint_every: int = operational(10, ge=1, description="epochs between two checkpoints: count >= 1")
     deadline_seconds: float | None = operational(
         None, gt=0, description="stop, resumable, after so many seconds of training; none for no limit"
     )
+
+
+def check_processes(method: Config) -> None:
+    """Refuse a method that several processes cannot train as one would.
+
+    Args:
+        method: its configuration.
+
+    Raises:
+        UnsuitableSetting: what to set instead.
+    """
+    name = str(getattr(method, "name", ""))
+    if name not in SHARING_METHODS:
+        raise UnsuitableSetting(
+            f"method.name={name} looks at the whole graph and is trained in one process: set "
+            f"train.num_processes=1, or take one of {', '.join(SHARING_METHODS)}"
+        )
+    if getattr(method, "encoder", "") == "mlp" and getattr(method, "dropout_rate", 0) > 0:
+        raise UnsuitableSetting(
+            "method.dropout_rate is drawn inside the encoder, where a process sees its share alone: set it "
+            "to 0 (method.entry_dropout_rate serves), or train.num_processes=1"
+        )

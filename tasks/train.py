@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from gcl.config import Config, result_fields
 from gcl.methods import METHODS, method_class
 from gcl.methods.configs import MethodConfig
 from gcl.random import numpy_generator
-from gcl.trainer_config import TrainConfig
+from gcl.trainer_config import TrainConfig, check_processes
 from tasks.artifact import canonical_json
 from tasks.convert import read_node_ids, write_checks, write_columns, write_matrix
 from tasks.limits import Estimate
@@ -48,11 +49,16 @@ def train(work: Work, config: TrainStageConfig) -> None:
     """Train, resuming from checkpoints of an interrupted execution under the same key."""
     from gcl.checkpoint import drop_checkpoints, save_weights
     from gcl.checks import CheckFolder, check_epochs
+    from gcl.torchrun import SharedWorkspace, train_in_processes
     from gcl.trainer import EpochReport
     from gcl.trainer import train as train_method
     from tasks.training_data import build_for, open_training_data
 
-    data = open_training_data(work, config.method)
+    in_processes = config.train.num_processes > 1
+    if in_processes:
+        check_processes(config.method)
+    shared = SharedWorkspace(work.scratch()) if in_processes else None
+    data = open_training_data(work, config.method, shared=shared)
     num_classes = work.facts.get("num_classes")
     if "labels" in work.inputs:
         num_classes = work.metadata("labels")["num_classes"]
@@ -65,12 +71,17 @@ def train(work: Work, config: TrainStageConfig) -> None:
         drop_checkpoints(checkpoints, from_epoch=missing)
 
     def on_epoch(report: EpochReport) -> None:
-        if report.epoch in checks.epochs:
+        if report.epoch in checks.epochs and not in_processes:  # the first of several takes them itself
             checks.keep(report.epoch, method.embed(data))
         work.progress(report.epoch, report.num_epochs, f"loss {report.terms['loss']:.4f}")
 
+    run_training = train_method
+    if in_processes:
+        run_training = partial(
+            train_in_processes, num_classes=num_classes, scratch=work.scratch(), shared=shared, checks=checks
+        )
     with _stop_on_signal() as should_stop:
-        result = train_method(
+        result = run_training(
             method,
             data,
             config.train,

@@ -7,20 +7,29 @@ from gcl.graph import Labels
 from gcl.methods import build_method, method_class
 from gcl.methods.base import Method, TrainingData
 from gcl.methods.configs import MethodConfig
+from gcl.workspace import Workspace
 from tasks.convert import num_rows, read_graph, read_labels, read_matrix, read_splits
 from tasks.other_inputs import read_other_inputs
 from tasks.work import Work
 
 
-def open_training_data(work: Work, config: MethodConfig, *, with_labels: bool = True) -> TrainingData:
+def open_training_data(
+    work: Work, config: MethodConfig, *, with_labels: bool = True, shared: Workspace | None = None
+) -> TrainingData:
     """The inputs the method declares, and nothing more.
 
     Labels are opened only for a method that declares it uses them, and then only those of the
     training role of the source's first split are handed over; embedding needs none, even then.
+
+    Args:
+        work: the stage's.
+        config: the method's configuration.
+        with_labels: False leaves them out.
+        shared: where smoothed rows are put; None for the workspace of all else.
     """
     declared = method_class(config.name)
     rows, workspace = work.input("smoothed") / "features.parquet", work.workspace()
-    x_NF = read_matrix(rows, "x", workspace) if "smoothed" in declared.inputs else None
+    x_NF = read_matrix(rows, "x", shared or workspace) if "smoothed" in declared.inputs else None
     graph = read_graph(work.input("graph"), workspace=workspace) if "graph" in declared.inputs else None
     num_nodes = num_rows(rows) if graph is None else graph.num_nodes
     y_N = _training_labels(work) if declared.uses_labels and with_labels else None

@@ -5,7 +5,7 @@ The group is the node when the rows are views of nodes (DMAT-i), and the class w
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 MAX_DENSE_SCORES = 1 << 24
 """Scores held at once, 64 MiB in float32; a larger batch is worked off in blocks of rows."""
+ALL_NODES = slice(None)
 
 
 def grouped_tuplet_loss(
@@ -29,6 +30,7 @@ def grouped_tuplet_loss(
     negative_mass: float | None = None,
     debias_prior: float = 0.0,
     ungrouped: Literal["ignored", "negatives"] = "ignored",
+    anchors: Sequence[tuple[int, int]] | None = None,
     block_size: int | None = None,
 ) -> TupletLoss:
     """Multi-class tuplet loss on cosine scores, every row an anchor.
@@ -47,6 +49,8 @@ def grouped_tuplet_loss(
         debias_prior: probability in [0, 1) that a negative is of the anchor's class; 0 is off.
         ungrouped: whether rows without a group serve as negatives (biased: some are of the anchor's
             class) or not at all.
+        anchors: ranges of rows, first and last + 1, whose part of the loss is asked for; None for all. The
+            parts of ranges that share no row and leave none out add up to the loss.
         block_size: rows at a time; None is dense up to `MAX_DENSE_SCORES` scores and blocks beyond.
 
     Returns:
@@ -82,15 +86,16 @@ def grouped_tuplet_loss(
         return loss_b.sum()
 
     num_rows = len(z_AD)
+    ranges = [(0, num_rows)] if anchors is None else anchors
     block_size = block_size or (num_rows if num_rows**2 <= MAX_DENSE_SCORES else MAX_DENSE_SCORES // num_rows)
     with torch.autocast(z_AD.device.type, enabled=False):
         z_AD = cosine_rows(z_AD)
         try:
-            total = _sum_of_blocks(z_AD, block_loss, max(1, block_size))
+            total = _sum_of_blocks(z_AD, block_loss, ranges, max(1, block_size))
         except torch.cuda.OutOfMemoryError:
             smaller = max(1, min(block_size, num_rows) // 2)
             logger.warning("out of device memory with %d rows at a time, trying %d", block_size, smaller)
-            total = _sum_of_blocks(z_AD, block_loss, smaller)
+            total = _sum_of_blocks(z_AD, block_loss, ranges, smaller)
     return TupletLoss(total / num_anchors, num_anchors, num_rows - num_anchors)
 
 
@@ -100,6 +105,7 @@ def views_tuplet_loss(
     temperature: float,
     form: TupletForm = "B",
     debias_prior: float = 0.0,
+    nodes: slice = ALL_NODES,
     block_size: int | None = None,
 ) -> TupletLoss:
     """Tuplet loss of V views of B nodes: a node's other views attract, all views of other nodes repel.
@@ -111,6 +117,7 @@ def views_tuplet_loss(
         temperature: tau > 0 that divides the cosines.
         form: A, B or C, see `gcl.losses.tuplet`.
         debias_prior: probability in [0, 1) that a negative is of the anchor's class; 0 is off.
+        nodes: whose views are the anchors; the parts of disjoint slices add up to the loss.
         block_size: anchors at a time; None decides by size.
 
     Raises:
@@ -123,8 +130,23 @@ def views_tuplet_loss(
         temperature=temperature,
         form=form,
         debias_prior=debias_prior,
+        anchors=anchors_of(nodes, num_views=num_views, num_nodes=num_nodes),
         block_size=block_size,
     )
+
+
+def anchors_of(nodes: slice, *, num_views: int, num_nodes: int) -> list[tuple[int, int]] | None:
+    """Where the views of some nodes lie among the rows of V views of B nodes; None for all of them.
+
+    Args:
+        nodes: which, of step 1.
+        num_views: V.
+        num_nodes: B.
+    """
+    first, last, _ = nodes.indices(num_nodes)
+    if (first, last) == (0, num_nodes):
+        return None
+    return [(view * num_nodes + first, view * num_nodes + last) for view in range(num_views)]
 
 
 def cosine_rows(z_AD: Tensor) -> Tensor:
@@ -162,10 +184,20 @@ def hard_negative_similarity(z_BD: Tensor, *, share: float = 0.1) -> Tensor:
     return similarity.topk(max(1, round(share * len(similarity)))).values.mean()
 
 
-def _sum_of_blocks(z_AD: Tensor, block_loss: Callable[[Tensor, int, int], Tensor], block_size: int) -> Tensor:
-    if block_size >= len(z_AD):
+def _sum_of_blocks(
+    z_AD: Tensor,
+    block_loss: Callable[[Tensor, int, int], Tensor],
+    ranges: Sequence[tuple[int, int]],
+    block_size: int,
+) -> Tensor:
+    blocks = [
+        (start, min(start + block_size, last))
+        for first, last in ranges
+        for start in range(first, last, block_size)
+    ]
+    if blocks == [(0, len(z_AD))]:
         return block_loss(z_AD, 0, len(z_AD))
-    total: Tensor = _BlockedSum.apply(z_AD, block_loss, block_size)  # type: ignore[no-untyped-call]
+    total: Tensor = _BlockedSum.apply(z_AD, block_loss, blocks)  # type: ignore[no-untyped-call]
     return total
 
 
@@ -174,11 +206,13 @@ class _BlockedSum(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, z_AD: Tensor, block_loss: Callable[[Tensor, int, int], Tensor], block_size: int
+        ctx: Any,
+        z_AD: Tensor,
+        block_loss: Callable[[Tensor, int, int], Tensor],
+        blocks: Sequence[tuple[int, int]],
     ) -> Tensor:
         total, gradient_AD = z_AD.new_zeros(()), torch.zeros_like(z_AD)
-        for first in range(0, len(z_AD), block_size):
-            last = min(first + block_size, len(z_AD))
+        for first, last in blocks:
             with torch.enable_grad():
                 leaf_AD = z_AD.detach().requires_grad_()
                 part = block_loss(leaf_AD, first, last)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gcl.config import Config as BaseConfig
+from gcl.distributed import WHOLE, Share
 from gcl.errors import NotDefined
 from gcl.graph import Graph
 from gcl.graph_collection import GraphCollection
@@ -85,6 +86,7 @@ class Batch:
         graph: the whole graph, on the host.
         collection: all graphs, on the host; the rows are some of them.
         y_B: int64 their known classes, -1 where unknown; None when labels are not handed over.
+        share: which of the rows this process encodes: all, unless several train together.
     """
 
     rows_B: Tensor
@@ -92,6 +94,7 @@ class Batch:
     graph: Graph | None = None
     collection: GraphCollection | None = None
     y_B: Tensor | None = None
+    share: Share = WHOLE
 
 
 @dataclass(frozen=True, eq=False)

@@ -57,15 +57,17 @@ class DmatI(SmoothedRowsMethod):
 
     def training_loss(self, batch: Batch, *, epoch: int, step: int, seed: int) -> dict[str, Tensor]:
         """The tuplet loss; watched: cosine of positives, and of the hardest tenth of negatives."""
-        z_VBD = self.project_views(rows_of(batch), epoch=epoch, step=step, seed=seed)
+        share = batch.share
+        z_VBD = self.project_views(rows_of(batch), epoch=epoch, step=step, seed=seed, share=share)
         tuplets = views_tuplet_loss(
             z_VBD,
             temperature=self.config.temperature,
             form=self.config.form,
             debias_prior=self.config.debias_prior,
+            nodes=share.rows,
         )
         return {
-            "loss": tuplets.loss,
+            "loss": share.total(tuplets.loss),
             "positive_similarity": positive_similarity(z_VBD),
             "hard_negative_similarity": hard_negative_similarity(z_VBD[0, :WATCHED_ROWS]),
         }

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gcl.config import Config
 from gcl.errors import NotDefined
-from gcl.losses.grouped import grouped_tuplet_loss, views_tuplet_loss
+from gcl.losses.grouped import anchors_of, grouped_tuplet_loss, views_tuplet_loss
 from gcl.methods.base import Batch, TrainingData, shuffled_batches
 from gcl.methods.configs.dmat import DmtConfig
 from gcl.methods.smoothed_rows import SmoothedRowsMethod, rows_of
@@ -66,7 +66,8 @@ class Dmt(SmoothedRowsMethod):
         if batch.y_B is None:
             raise ValueError("dmt needs training labels, and the batch has none")
         config = self.config
-        z_VBD = self.project_views(rows_of(batch), epoch=epoch, step=step, seed=seed)
+        share = batch.share
+        z_VBD = self.project_views(rows_of(batch), epoch=epoch, step=step, seed=seed, share=share)
         classes = grouped_tuplet_loss(
             z_VBD.flatten(0, 1),
             batch.y_B.repeat(config.num_views),
@@ -75,16 +76,23 @@ class Dmt(SmoothedRowsMethod):
             negative_mass=self.negative_mass,
             debias_prior=config.debias_prior,
             ungrouped="negatives" if config.unlabelled == "negatives" else "ignored",
+            anchors=anchors_of(share.rows, num_views=config.num_views, num_nodes=len(batch.rows_B)),
         )
+        class_loss = share.total(classes.loss)
         if config.unlabelled != "instance":
-            return {"loss": classes.loss}
+            return {"loss": class_loss}
         instances = views_tuplet_loss(
-            z_VBD, temperature=config.temperature, form=config.form, debias_prior=config.debias_prior
+            z_VBD,
+            temperature=config.temperature,
+            form=config.form,
+            debias_prior=config.debias_prior,
+            nodes=share.rows,
         )
+        instance_loss = share.total(instances.loss)
         return {
-            "loss": classes.loss + config.instance_weight * instances.loss,
-            "class_loss": classes.loss,
-            "instance_loss": instances.loss,
+            "loss": class_loss + config.instance_weight * instance_loss,
+            "class_loss": class_loss,
+            "instance_loss": instance_loss,
         }
 
     def epoch_batches(

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gcl.augment import augment_rows
 from gcl.config import Config as BaseConfig
+from gcl.distributed import WHOLE, Share
 from gcl.encoders import build_encoder, build_projector
 from gcl.losses.grouped import cosine_rows
 from gcl.methods.base import EMBED_ROWS, Batch, Method, TrainingData, TrainingSize, evaluation
@@ -52,22 +53,27 @@ class SmoothedRowsMethod(Method):
             "weights": 16 * size.num_features * max(config.hidden_size, config.embedding_size),
         }
 
-    def project_views(self, x_BF: Tensor, *, epoch: int, step: int, seed: int) -> Tensor:
+    def project_views(
+        self, x_BF: Tensor, *, epoch: int, step: int, seed: int, share: Share = WHOLE
+    ) -> Tensor:
         """Projections [V, B, D] of V augmented views, each through the encoder by itself.
+
+        Views are drawn of the whole batch, so they do not depend on how many processes encode it.
 
         Args:
             x_BF: float32, smoothed rows.
             epoch: counter from 0.
             step: counter from 0 within the epoch.
             seed: run seed.
+            share: which of the rows this process encodes.
         """
         views = []
         for view in range(self.config.num_views):
             drop = self._generator(seed, "dropout", epoch, step, view)
             draws = self._generator(seed, "augment", epoch, step, view)
             x_view_BF = augment_rows(x_BF, self.config.strengths(), draws)
-            views.append(self.projector(self.encoder(x_view_BF, drop)))
-        return torch.stack(views)
+            views.append(self.projector(self.encoder(x_view_BF[share.rows], drop)))
+        return share.gather(torch.stack(views))
 
     def embed(self, data: TrainingData, *, batch_size: int = EMBED_ROWS) -> np.ndarray:
         """float32 [N, D] embeddings of the unaugmented rows, without the projector."""

@@ -5,7 +5,10 @@ from typing import Any
 
 from tasks.work import Work
 
-_READERS = {"metapaths": "tasks.hetero_tables:read_metapaths", "collection": "tasks.collection_tables:read_collection"}
+_READERS = {
+    "metapaths": "tasks.hetero_tables:read_metapaths",
+    "collection": "tasks.collection_tables:read_collection",
+}
 
 
 def reading_modules(inputs: str) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ def _own_tables(kept: Record) -> Iterator[list[str]]:
         yield [
             name,
             f"{found['source_bytes'] / 1e9:.1f} GB",
-            f"{found['rows']['edges']:,}",
+            f"{found['directed_edges']:,}",
             f"{found['seconds']:.0f} s",
             f"{found['peak_rss_bytes'] / 1e9:.2f} GB",
             f"{found['peak_disk_bytes'] / 1e9:.1f} GB",

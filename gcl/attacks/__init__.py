@@ -1,0 +1,1 @@
+"""Structural attacks on classifiers of graphs: the component-counting benchmark, victims, attackers."""

@@ -44,7 +44,9 @@ _END_SECONDS = 10.0
 _ROOT = Path(__file__).resolve().parents[1]
 # Not `-m`, which would look for modules in the folder one happens to stand in first.
 _PROGRAM = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from gcl.torchrun_worker import main; main(sys.argv[2])"
+    *("-P", "-c"),
+    "import sys; sys.path.insert(0, sys.argv[1]); from gcl.torchrun_worker import main; main(sys.argv[2])",
+    str(_ROOT),
 )
 
 
@@ -215,11 +217,11 @@ def _running(
             fcntl.flock(lock, fcntl.LOCK_EX)
             # A session of its own: Ctrl-C is for the caller, who asks the processes to stop.
             torchrun = subprocess.Popen(  # noqa: S603  our own interpreter
-                _command(folder, count),
+                torchrun_command(folder, count, *_PROGRAM, str(folder)),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=_environment(count),
+                env=torchrun_environment(count),
                 start_new_session=True,
             )
             try:
@@ -233,18 +235,26 @@ def _running(
                     torchrun.wait()
 
 
-def _command(folder: Path, count: int) -> list[str]:
-    """Call torchrun so that its processes meet in a file; its own modes open a port on all networks."""
+def torchrun_command(folder: Path, count: int, *program: str) -> list[str]:
+    """Call torchrun so that its agent meets itself in a file; its own modes open a port on all networks.
+
+    The processes must not count on the port that it tells them; `torchrun_environment` goes with it.
+
+    Args:
+        folder: of this run alone.
+        count: processes.
+        program: arguments of Python in each of them.
+    """
     return [
         *(sys.executable, "-P", "-m", "torch.distributed.run", f"--nproc-per-node={count}"),
         *("--rdzv-backend=c10d", f"--rdzv-endpoint={folder / 'rendezvous'}", "--rdzv-conf=store_type=file"),
         *("--local-addr=127.0.0.1", f"--monitor-interval={_LOOK_SECONDS}", f"--log-dir={folder / 'logs'}"),
-        *("--max-restarts=0", "--no-python"),
-        *(sys.executable, "-P", "-c", _PROGRAM, str(_ROOT), str(folder)),
+        *("--max-restarts=0", "--no-python", sys.executable, *program),
     ]
 
 
-def _environment(count: int) -> dict[str, str]:
+def torchrun_environment(count: int) -> dict[str, str]:
+    """The environment of torchrun and its processes: the loopback device, and a share of the cores each."""
     threads = max(1, len(os.sched_getaffinity(0)) // count)
     return {
         "OMP_NUM_THREADS": str(threads),

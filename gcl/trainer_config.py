@@ -67,8 +67,8 @@ def check_processes(method: Config) -> None:
     name = str(getattr(method, "name", ""))
     if name not in SHARING_METHODS:
         raise UnsuitableSetting(
-            f"method.name={name} looks at the whole graph and is trained in one process: set "
-            f"train.num_processes=1, or take one of {', '.join(SHARING_METHODS)}"
+            f"method.name={name} is trained in one process: set train.num_processes=1, or take one of "
+            f"{', '.join(SHARING_METHODS)}"
         )
     if getattr(method, "encoder", "") == "mlp" and getattr(method, "dropout_rate", 0) > 0:
         raise UnsuitableSetting(

@@ -12,6 +12,7 @@ METHODS: dict[str, str] = {
     "dmat_i": "gcl.methods.dmat_i:DmatI",
     "dmt": "gcl.methods.dmt:Dmt",
     "grace": "gcl.methods.grace:Grace",
+    "hgcvae": "gcl.methods.hgcvae:Hgcvae",
     "hsan": "gcl.methods.hsan:Hsan",
     "nml_gcl": "gcl.methods.nml_gcl:NmlGcl",
     "progcl": "gcl.methods.progcl:ProGcl",

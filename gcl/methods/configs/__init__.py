@@ -10,12 +10,20 @@ from pydantic import Field
 from gcl.methods.configs.augcl import AugclConfig
 from gcl.methods.configs.dmat import DmatIConfig, DmtConfig
 from gcl.methods.configs.grace import GraceConfig
+from gcl.methods.configs.hgcvae import HgcvaeConfig
 from gcl.methods.configs.hsan import HsanConfig
 from gcl.methods.configs.nml_gcl import NmlGclConfig
 from gcl.methods.configs.progcl import ProGclConfig
 
 MethodConfig = Annotated[
-    AugclConfig | DmatIConfig | DmtConfig | GraceConfig | HsanConfig | NmlGclConfig | ProGclConfig,
+    AugclConfig
+    | DmatIConfig
+    | DmtConfig
+    | GraceConfig
+    | HgcvaeConfig
+    | HsanConfig
+    | NmlGclConfig
+    | ProGclConfig,
     Field(discriminator="name"),
 ]
 
@@ -24,6 +32,7 @@ __all__ = [
     "DmatIConfig",
     "DmtConfig",
     "GraceConfig",
+    "HgcvaeConfig",
     "HsanConfig",
     "MethodConfig",
     "NmlGclConfig",

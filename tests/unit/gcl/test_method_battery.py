@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 
 from gcl.errors import NotDefined
 from gcl.graph import Graph
+from gcl.hetero_graph import Metapath
 from gcl.methods import METHODS, build_method, method_class
 from gcl.methods.base import TrainingData
 from gcl.methods.configs import (
@@ -17,6 +19,7 @@ from gcl.methods.configs import (
     DmatIConfig,
     DmtConfig,
     GraceConfig,
+    HgcvaeConfig,
     HsanConfig,
     NmlGclConfig,
     ProGclConfig,
@@ -30,6 +33,7 @@ LINEAR = {"embedding_size": 6, "entry_dropout_rate": 0.3}
 NML = {"hidden_size": 7, "embedding_size": 6, "metric_hidden_size": 5, "metric_size": 4}
 FIT = {"num_anchors": 20, "num_candidates": 60, "num_fit_anchors": 8, "fit_passes": 2, "refresh_every": 2}
 GCN = {"hidden_size": 7, "embedding_size": 6, "projection_size": 5}
+HAN = {"embedding_size": 6, "num_heads": 2, "num_layers": 2, "mask_rate": 0.5, "schedule_epochs": 5}
 
 SETTINGS = {
     "dmat_i": DmatIConfig(**LINEAR),
@@ -71,6 +75,15 @@ SETTINGS = {
         embedding_size=14, num_clusters="classes", semantics="released", refresh_every=2, focus_power=3
     ),
 }
+SETTINGS |= {
+    "hgcvae": HgcvaeConfig(**HAN, num_negative_pairs=13),
+    "hgcvae-dropout-sampled": HgcvaeConfig(**HAN, negatives="dropout", kl_weight=0, num_negatives=50),
+    "hgcvae-reconstruction": HgcvaeConfig(**HAN, contrast_weight=0, kl_weight=0, reconstruction_loss="sce"),
+    "hgcvae-strict": HgcvaeConfig(**HAN, mode="strict", kl_weight=0.1, replaced_rate=0.2),
+    "hgcvae-strict-z": HgcvaeConfig(
+        **HAN, mode="strict", contrast_on="z", negatives="vi", num_negatives="all", num_negative_pairs=1
+    ),
+}
 battery = pytest.mark.parametrize("config", SETTINGS.values(), ids=SETTINGS.keys())
 by_method = pytest.mark.parametrize("name", sorted(METHODS))
 
@@ -84,8 +97,18 @@ def make_data(name, *, num_nodes=NUM_NODES, num_features=NUM_FEATURES):
     pairs = generator.random((num_nodes, num_nodes)) < np.where(y_N[:, None] == y_N, 0.15, 0.02)
     src_E, dst_E = np.nonzero(np.triu(pairs, 1) | np.triu(pairs, 1).T)
     y_N[num_nodes // 2 :] = -1
-    data = TrainingData(num_nodes, x_NF, Graph(num_nodes, src_E, dst_E, x_NF), y_N)
+    graph = Graph(num_nodes, src_E, dst_E, x_NF)
+    data = TrainingData(num_nodes, x_NF, graph, y_N, metapaths=make_metapaths(graph))
     return declared(name, narrowed(data, num_features))
+
+
+def make_metapaths(graph):
+    """One with few neighbours and one with many, each node its own."""
+    one = graph.adjacency_NN() + sp.eye(graph.num_nodes, dtype=np.float32, format="csr")
+    two = one @ one
+    two.data[:] = 1
+    two.sort_indices()
+    return Metapath("one", one), Metapath("two", two)
 
 
 def declared(name, data):
@@ -96,6 +119,7 @@ def declared(name, data):
         data.x_NF if "smoothed" in method.inputs else None,
         data.graph if "graph" in method.inputs else None,
         data.y_N if method.uses_labels else None,
+        metapaths=data.metapaths if "metapaths" in method.inputs else None,
     )
 
 
@@ -119,7 +143,12 @@ def renumbered(data, order):
 
 def make_method(config, seed=0, num_nodes=NUM_NODES):
     return build_method(
-        config, num_features=NUM_FEATURES, num_classes=NUM_CLASSES, num_nodes=num_nodes, seed=seed
+        config,
+        num_features=NUM_FEATURES,
+        num_classes=NUM_CLASSES,
+        num_nodes=num_nodes,
+        num_metapaths=2,
+        seed=seed,
     )
 
 
@@ -148,7 +177,7 @@ def test_class_agrees_with_the_table(name):
     found = method_class(name)
     assert found.name == name
     assert found.Config.model_fields["name"].default == name
-    assert found.inputs in ("smoothed", "graph", "smoothed_and_graph")
+    assert found.inputs in ("smoothed", "graph", "smoothed_and_graph", "graph_and_metapaths")
     assert found.inputs == found.Config.inputs
     assert found.uses_labels == found.Config.uses_labels
 
@@ -348,7 +377,7 @@ def test_embedding_is_deterministic_and_leaves_the_method_alone(config):
     train(method, data, TrainConfig(epochs=1, batch_size=64), seed=0)
     before, was_training = weights(method), method.training
     z_ND = method.embed(data)
-    assert z_ND.shape == (data.num_nodes, config.num_encoders * config.embedding_size)
+    assert z_ND.shape == (data.num_nodes, getattr(config, "num_encoders", 1) * config.embedding_size)
     assert z_ND.dtype == np.float32
     assert np.isfinite(z_ND).all()
     assert np.array_equal(z_ND, method.embed(data))
@@ -371,4 +400,4 @@ def test_views_of_the_embedding_differ_by_number_and_repeat_by_seed(config):
     assert np.array_equal(first, method.embed_view(data, view=0, seed=0))
     assert not np.array_equal(first, method.embed_view(data, view=1, seed=0))
     assert not np.array_equal(first, method.embed_view(data, view=0, seed=1))
-    assert first.shape == (data.num_nodes, config.num_encoders * config.embedding_size)
+    assert first.shape == (data.num_nodes, getattr(config, "num_encoders", 1) * config.embedding_size)

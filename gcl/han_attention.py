@@ -1,0 +1,305 @@
+"""Attention over the neighbours of one metapath, without keeping a weight of any pair for the backward pass.
+
+Weights are softmax_j leaky_relu(l_i + r_j) over the neighbours j of i (Velickovic et al. 2018), a head at a
+time. Forward keeps one normaliser a node and head; backward computes the weights, and the numbers that
+dropped some of them, again. There are two ways, equal to rounding: edge by edge, and, where many pairs are
+neighbours, as masked products of dense matrices, a block of rows at a time.
+
+Legend: N nodes, E edges, K heads, d width of a head, b rows of a block.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from gcl.propagation import BackendName, WeightedEdges
+from gcl.random import torch_generator
+
+NEGATIVE_SLOPE = 0.2
+"""Of the leaky ReLU on attention logits."""
+DENSE_DENSITY = 0.04
+"""Share of pairs that are neighbours from which the dense way is taken; see benchmarks/attention.py."""
+MAX_DENSE_NODES = 20_000
+"""Nodes above which pairs are never masked in a dense matrix: N^2 bytes a metapath."""
+CPU_BLOCK_PAIRS, CUDA_BLOCK_PAIRS = 1 << 19, 1 << 25
+"""Pairs whose weights are held at once: few enough for the CPU's cache, enough to fill a GPU."""
+
+_LARGEST_SPREAD = 60.0  # of logits in a row, below which a bound on the largest serves as the shift of exp
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """A dropout whose draws can be made again: they derive from a seed, a purpose and counters.
+
+    Attributes:
+        rate: share dropped, in [0, 1); kept entries are scaled by the inverse of what is left.
+        seed: run seed.
+        purpose: what it is for.
+        counters: epoch, step, pass, layer, ...
+    """
+
+    rate: float
+    seed: int
+    purpose: str
+    counters: tuple[int, ...] = ()
+
+    @property
+    def levels(self) -> int:
+        """How many of 65,536 equally likely 16-bit numbers mean that an entry is dropped."""
+        return min(round(self.rate * 65_536), 65_535)
+
+    @property
+    def scale(self) -> float:
+        """What kept entries are multiplied by, so that the mean stays."""
+        return 65_536 / (65_536 - self.levels)
+
+    def numbered(self, *counters: int) -> "Dropout":
+        """The same dropout with further counters: other draws."""
+        return Dropout(self.rate, self.seed, self.purpose, (*self.counters, *counters))
+
+    def generator(self, device: torch.device) -> torch.Generator:
+        """The source of its draws, from the beginning."""
+        return torch_generator(self.seed, self.purpose, *self.counters, device=str(device))
+
+    def kept(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Bool of `shape`, whether an entry is kept: 16 bits an entry, four times as fast as uniforms."""
+        size = int(np.prod(shape))
+        words = torch.empty((size + 3) // 4, dtype=torch.int64, device=generator.device)
+        words.random_(-(2**63), None, generator=generator)
+        return words.view(torch.int16)[:size].view(shape) >= self.levels - 32_768
+
+
+class Neighbours(Protocol):
+    """The neighbours of one metapath; computes one head."""
+
+    def forward(
+        self, value_Nd: Tensor, left_N: Tensor, right_N: Tensor, dropout: Dropout | None
+    ) -> tuple[Tensor, Tensor]:
+        """Weighted sums [N, d], and log-sum-exps [N] of the logits; zeros and +inf for a lonely node."""
+
+    def backward(
+        self, head: "Head", gradient_Nd: Tensor, dropout: Dropout | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of value [N, d], left [N] and right [N]."""
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """What the backward pass of a head is given."""
+
+    value_Nd: Tensor
+    left_N: Tensor
+    right_N: Tensor
+    lse_N: Tensor
+    sum_Nd: Tensor
+
+
+def prepare_neighbours(
+    adjacency_NN: sp.csr_matrix, *, device: str = "cpu", backend: BackendName = "auto"
+) -> Neighbours:
+    """The way that suits a metapath: dense from `DENSE_DENSITY` on, edge by edge below.
+
+    Args:
+        adjacency_NN: sorted CSR; only its pattern counts.
+        device: torch device that computes.
+        backend: of the sums over edges.
+    """
+    num_nodes = adjacency_NN.shape[0]
+    is_dense = adjacency_NN.nnz >= DENSE_DENSITY * num_nodes**2 and num_nodes <= MAX_DENSE_NODES
+    if is_dense:
+        return DenseNeighbours(adjacency_NN, device=device)
+    return EdgeNeighbours(adjacency_NN, device=device, backend=backend)
+
+
+def attend(
+    neighbours: Neighbours,
+    value_NKd: Tensor,
+    left_NK: Tensor,
+    right_NK: Tensor,
+    dropout: Dropout | None = None,
+) -> Tensor:
+    """Each node's attention-weighted sum of its neighbours, [N, K, d], differentiable.
+
+    Args:
+        neighbours: of the metapath.
+        value_NKd: float32, or bfloat16: the precision of the products.
+        left_NK: float32, share of the node that looks in the logit.
+        right_NK: float32, share of the neighbour.
+        dropout: of single weights; None for none.
+    """
+    summed: Tensor = _Attention.apply(neighbours, dropout, value_NKd, left_NK, right_NK)  # type: ignore[no-untyped-call]
+    return summed
+
+
+class _Attention(torch.autograd.Function):
+    """All heads of one metapath, one after the other."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        neighbours: Neighbours,
+        dropout: Dropout | None,
+        value_NKd: Tensor,
+        left_NK: Tensor,
+        right_NK: Tensor,
+    ) -> Tensor:
+        summed_NKd, lse_NK = torch.empty_like(value_NKd), torch.empty_like(left_NK)
+        for k in range(value_NKd.shape[1]):
+            head = (value_NKd[:, k], left_NK[:, k], right_NK[:, k])
+            summed_NKd[:, k], lse_NK[:, k] = neighbours.forward(*head, dropout and dropout.numbered(k))
+        ctx.neighbours, ctx.dropout = neighbours, dropout
+        ctx.save_for_backward(value_NKd, left_NK, right_NK, lse_NK, summed_NKd)
+        return summed_NKd
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        tensors = ctx.saved_tensors
+        found = [torch.empty_like(tensor) for tensor in tensors[:3]]
+        for k in range(tensors[0].shape[1]):
+            head = Head(*(tensor[:, k] for tensor in tensors))
+            dropout = ctx.dropout and ctx.dropout.numbered(k)
+            parts = ctx.neighbours.backward(head, gradients[0][:, k], dropout)
+            for whole, part in zip(found, parts, strict=True):
+                whole[:, k] = part
+        return (None, None, *found)
+
+
+def _logits(left: Tensor, right: Tensor) -> Tensor:
+    return functional.leaky_relu(left + right, NEGATIVE_SLOPE, inplace=True)
+
+
+class DenseNeighbours:
+    """All pairs, a block of rows at a time; pairs that are no neighbours are masked.
+
+    Attributes:
+        mask_NN: bool, on the device; whether column j is a neighbour of row i.
+    """
+
+    def __init__(self, adjacency_NN: sp.csr_matrix, *, device: str = "cpu") -> None:
+        mask_NN = np.zeros(adjacency_NN.shape, bool)
+        mask_NN[np.repeat(np.arange(len(mask_NN)), np.diff(adjacency_NN.indptr)), adjacency_NN.indices] = True
+        self.mask_NN = torch.from_numpy(mask_NN).to(device)
+        pairs = CUDA_BLOCK_PAIRS if self.mask_NN.device.type == "cuda" else CPU_BLOCK_PAIRS
+        step = max(1, pairs // max(1, len(mask_NN)))
+        self._blocks = [slice(i, min(i + step, len(mask_NN))) for i in range(0, len(mask_NN), step)]
+
+    def forward(
+        self, value_Nd: Tensor, left_N: Tensor, right_N: Tensor, dropout: Dropout | None
+    ) -> tuple[Tensor, Tensor]:
+        """See `Neighbours`."""
+        summed_Nd, lse_N = torch.empty_like(value_Nd), torch.empty_like(left_N)
+        generator = None if dropout is None else dropout.generator(value_Nd.device)
+        is_wide = _is_wide(right_N)
+        bound_N = functional.leaky_relu(left_N + right_N.max(), NEGATIVE_SLOPE)
+        for rows in self._blocks:
+            logit_bN = _logits(left_N[rows, None], right_N)
+            shift_b = bound_N[rows]
+            if is_wide:
+                shift_b = logit_bN.masked_fill(~self.mask_NN[rows], -torch.inf).amax(1).nan_to_num(neginf=0)
+                logit_bN.clamp_(max=shift_b[:, None])
+            weight_bN = logit_bN.sub_(shift_b[:, None]).exp_().mul_(self.mask_NN[rows])
+            total_b = weight_bN.sum(1)
+            lse_N[rows] = (total_b.log() + shift_b).masked_fill(total_b == 0, torch.inf)
+            weight_bN.mul_(total_b.clamp(min=torch.finfo(torch.float32).tiny).reciprocal()[:, None])
+            if dropout is not None and generator is not None:
+                weight_bN.mul_(dropout.kept(tuple(weight_bN.shape), generator)).mul_(dropout.scale)
+            summed_Nd[rows] = weight_bN.to(value_Nd.dtype) @ value_Nd
+        return summed_Nd, lse_N
+
+    def backward(
+        self, head: Head, gradient_Nd: Tensor, dropout: Dropout | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """See `Neighbours`."""
+        value_Nd, left_N, right_N = head.value_Nd, head.left_N, head.right_N
+        generator = None if dropout is None else dropout.generator(value_Nd.device)
+        # sum_j weight_ij dL/dweight_ij, which the softmax takes off, is the gradient times the sum itself.
+        taken_off_N = (gradient_Nd * head.sum_Nd).sum(1, dtype=torch.float32)
+        value_gradient_Nd = torch.zeros_like(value_Nd, dtype=torch.float32)
+        left_gradient_N, right_gradient_N = torch.empty_like(left_N), torch.zeros_like(right_N)
+        is_wide = _is_wide(right_N)
+        for rows in self._blocks:
+            sum_bN = left_N[rows, None] + right_N
+            is_steep_bN = sum_bN > 0
+            weight_bN = functional.leaky_relu_(sum_bN, NEGATIVE_SLOPE).sub_(head.lse_N[rows, None])
+            weight_bN = (weight_bN.clamp_(max=0) if is_wide else weight_bN).exp_().mul_(self.mask_NN[rows])
+            logit_gradient_bN = (gradient_Nd[rows] @ value_Nd.T).float()
+            dropped_bN = weight_bN
+            if dropout is not None and generator is not None:
+                kept_bN = dropout.kept(tuple(weight_bN.shape), generator)
+                logit_gradient_bN.mul_(kept_bN).mul_(dropout.scale)
+                dropped_bN = weight_bN.mul(kept_bN).mul_(dropout.scale)
+            value_gradient_Nd += dropped_bN.to(gradient_Nd.dtype).T @ gradient_Nd[rows]
+            logit_gradient_bN.sub_(taken_off_N[rows, None]).mul_(weight_bN)
+            logit_gradient_bN.mul_(_slopes(is_steep_bN))
+            left_gradient_N[rows] = logit_gradient_bN.sum(1)
+            right_gradient_N += logit_gradient_bN.sum(0)
+        return value_gradient_Nd.to(value_Nd.dtype), left_gradient_N, right_gradient_N
+
+
+class EdgeNeighbours:
+    """The edges alone, by `gcl.propagation.WeightedEdges`."""
+
+    def __init__(
+        self, adjacency_NN: sp.csr_matrix, *, device: str = "cpu", backend: BackendName = "auto"
+    ) -> None:
+        self.edges = WeightedEdges(adjacency_NN.indptr, adjacency_NN.indices, backend=backend, device=device)
+
+    def forward(
+        self, value_Nd: Tensor, left_N: Tensor, right_N: Tensor, dropout: Dropout | None
+    ) -> tuple[Tensor, Tensor]:
+        """See `Neighbours`."""
+        edges = self.edges
+        logit_E = _logits(left_N[edges.row_E], right_N[edges.column_E])
+        shift_N = functional.leaky_relu(left_N + right_N.max(), NEGATIVE_SLOPE)
+        if _is_wide(right_N):
+            shift_N = edges.row_maxima(logit_E).nan_to_num(neginf=0)
+        weight_E = logit_E.sub_(shift_N[edges.row_E]).exp_()
+        total_N = edges.row_sums(weight_E)
+        lse_N = (total_N.log() + shift_N).masked_fill(total_N == 0, torch.inf)
+        weight_E.mul_(total_N.clamp(min=torch.finfo(torch.float32).tiny).reciprocal()[edges.row_E])
+        if dropout is not None:
+            weight_E.mul_(_kept(dropout, weight_E)).mul_(dropout.scale)
+        return edges.weighted_sum(weight_E, value_Nd.float()).to(value_Nd.dtype), lse_N
+
+    def backward(
+        self, head: Head, gradient_Nd: Tensor, dropout: Dropout | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """See `Neighbours`."""
+        edges = self.edges
+        gradient_Nd, value_Nd = gradient_Nd.float(), head.value_Nd.float()
+        taken_off_N = (gradient_Nd * head.sum_Nd.float()).sum(1)
+        sum_E = head.left_N[edges.row_E] + head.right_N[edges.column_E]
+        is_steep_E = sum_E > 0
+        weight_E = functional.leaky_relu_(sum_E, NEGATIVE_SLOPE).sub_(head.lse_N[edges.row_E]).exp_()
+        logit_gradient_E = edges.products(gradient_Nd, value_Nd)
+        dropped_E = weight_E
+        if dropout is not None:
+            kept_E = _kept(dropout, weight_E)
+            logit_gradient_E.mul_(kept_E).mul_(dropout.scale)
+            dropped_E = weight_E.mul(kept_E).mul_(dropout.scale)
+        value_gradient_Nd = edges.transposed_sum(dropped_E, gradient_Nd)
+        logit_gradient_E.sub_(taken_off_N[edges.row_E]).mul_(weight_E).mul_(_slopes(is_steep_E))
+        return (
+            value_gradient_Nd.to(head.value_Nd.dtype),
+            edges.row_sums(logit_gradient_E),
+            edges.column_sums(logit_gradient_E),
+        )
+
+
+def _kept(dropout: Dropout, weight_E: Tensor) -> Tensor:
+    return dropout.kept(tuple(weight_E.shape), dropout.generator(weight_E.device))
+
+
+def _is_wide(right_N: Tensor) -> bool:
+    """Whether logits of a row may lie so far apart that a bound on the largest is no safe shift."""
+    return bool((right_N.max() - right_N.min()) > _LARGEST_SPREAD)
+
+
+def _slopes(is_steep: Tensor) -> Tensor:
+    """Derivative of the leaky ReLU."""
+    return is_steep.float().mul_(1 - NEGATIVE_SLOPE).add_(NEGATIVE_SLOPE)

@@ -11,18 +11,20 @@ from pydantic import ByteSize, Field, ValidationError, model_validator
 from gcl.clustering.config import ClusterConfig
 from gcl.config import Config, operational
 from gcl.evaluation.config import EvaluateConfig
+from gcl.metapaths import MetapathsConfig
 from gcl.methods.configs import DmatIConfig, MethodConfig
 from gcl.methods.defaults import flat, method_defaults
-from gcl.readers import AnyDataset
+from gcl.readers import AnyDataset, reader_of
 from gcl.readers.digits_knn import DigitsKnnConfig
 from gcl.smoothing import SmoothingConfig
 from gcl.trainer_config import TrainConfig
 from gcl.uncertainty.config import UncertaintyConfig
 from tasks.regression_config import RegressionConfig
 
-StageName = Literal["ingest", "smooth", "train", "uncertainty", "cluster", "evaluate", "report"]
+StageName = Literal["ingest", "metapaths", "smooth", "train", "uncertainty", "cluster", "evaluate", "report"]
 STAGE_NAMES: tuple[StageName, ...] = (
     "ingest",
+    "metapaths",
     "smooth",
     "train",
     "uncertainty",
@@ -45,6 +47,9 @@ class PipelineConfig(Config):
     """Everything a run is configured by. Each section belongs to the stage of its name."""
 
     dataset: AnyDataset = Field(DigitsKnnConfig(), description="where the graph comes from")
+    metapaths: MetapathsConfig = Field(
+        MetapathsConfig(), description="which target nodes are joined; graphs of several node types alone"
+    )
     smooth: SmoothingConfig = Field(SmoothingConfig(), description="the graph filter")
     method: MethodConfig = Field(DmatIConfig(), description="the contrastive method")
     train: TrainConfig = Field(TrainConfig(), description="optimisation")
@@ -77,6 +82,12 @@ class PipelineConfig(Config):
                 "uncertainty.num_clusters must be set where cluster.num_clusters is not a count or 'classes'"
             )
         return self
+
+
+def stages_of(config: PipelineConfig) -> tuple[StageName, ...]:
+    """The stages of a run, in order: metapaths are for graphs of several node types alone."""
+    is_hetero = reader_of(config.dataset.format).holds == "hetero"
+    return tuple(name for name in STAGE_NAMES if name != "metapaths" or is_hetero)
 
 
 def load_config(

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from flows.config import STAGE_NAMES
+from flows.config import stages_of
 from tasks.events import RUN_FINISHED, RUN_REGRESSED, emit, resource
 from tasks.prefect_artifacts import show_comparison
 from tasks.regression import Comparison, RunRegressed, compare_with_last_good
@@ -36,7 +36,7 @@ def conclude(
     Raises:
         RunRegressed: the run is worse than the last good one allows; it is recorded as not good.
     """
-    if {report.stage for report in state.reports} != set(STAGE_NAMES):
+    if {report.stage for report in state.reports} != set(stages_of(state.config)):
         if series is not None:
             logger.warning("series %s: not all stages ran; the run is neither compared nor recorded", series)
         return None

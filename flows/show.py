@@ -157,7 +157,7 @@ def methods() -> None:
         taken = _assignments(flat(known.sections)) or "the plain defaults"
         console().print(_settings(title, "method", config))
         console().print(f"{name} without a preset or file: {taken}. Source: {known.source}.", markup=False)
-    for section in ("smooth", "train", "uncertainty", "cluster", "evaluate", "regression"):
+    for section in ("metapaths", "smooth", "train", "uncertainty", "cluster", "evaluate", "regression"):
         info = PipelineConfig.model_fields[section]
         console().print(_settings(f"{section}: {info.description}", section, type(info.default)))
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from flows.config import STAGE_NAMES, PipelineConfig, StageName
+from flows.config import ConfigurationError, PipelineConfig, StageName, stages_of
 from gcl.errors import UnsuitableSetting
 from gcl.propagation import resolve_backend
 from tasks.artifact import Artifact
@@ -12,8 +12,9 @@ from tasks.evaluate import EVALUATE
 from tasks.identity import resolve_device
 from tasks.ingest import INGEST, source_digests
 from tasks.ingest import code_of as ingest_code_of
+from tasks.metapaths import METAPATHS
 from tasks.report import REPORT, ReportConfig, templates_digest
-from tasks.smooth import SMOOTH
+from tasks.smooth import METAPATH_MODULES, SMOOTH
 from tasks.stage import Stage, StageReport, StageRequest
 from tasks.store import Store
 from tasks.train import TRAIN, TrainStageConfig, asks_for_classes, code_of, opens_labels
@@ -62,13 +63,26 @@ def request_ingest(state: PipelineState) -> StageRequest:
     )
 
 
+def request_metapaths(state: PipelineState) -> StageRequest:
+    """Hetero -> metapaths, graph."""
+    return METAPATHS.request(
+        state.config.metapaths,
+        store=state.store,
+        inputs=state.opened("hetero"),
+        memory_limit=state.config.memory_limit,
+        refresh=state.refreshes(METAPATHS),
+    )
+
+
 def request_smooth(state: PipelineState) -> StageRequest:
-    """Graph -> smoothed."""
+    """Graph, metapaths where there are any -> smoothed."""
+    metapaths = state.opened_if_there("metapaths")
     return SMOOTH.request(
         state.config.smooth,
         store=state.store,
-        inputs=state.opened("graph"),
+        inputs=state.opened("graph") | metapaths,
         facts={"backend": resolve_backend("auto", "cpu")},
+        modules=METAPATH_MODULES if metapaths else (),
         memory_limit=state.config.memory_limit,
         refresh=state.refreshes(SMOOTH),
     )
@@ -180,6 +194,7 @@ def _known_number(state: PipelineState) -> dict[str, int | None]:
 
 STAGES: dict[StageName, tuple[Stage, Callable[[PipelineState], StageRequest]]] = {
     "ingest": (INGEST, request_ingest),
+    "metapaths": (METAPATHS, request_metapaths),
     "smooth": (SMOOTH, request_smooth),
     "train": (TRAIN, request_train),
     "uncertainty": (UNCERTAINTY, request_uncertainty),
@@ -193,9 +208,17 @@ def run_stages(state: PipelineState, *, until: StageName | None = None) -> Pipel
     """Run the stages in order, up to and including `until`; each as a Prefect task of the current flow.
 
     Raises:
-        as `tasks.stage.Stage.execute`, and SourceUnreadable for missing source files.
+        as `tasks.stage.Stage.execute`, SourceUnreadable for missing source files, and ConfigurationError for
+            a stage that this run does not have.
     """
-    for name in STAGE_NAMES:
+    stages = stages_of(state.config)
+    for name in (*state.refresh, *([until] if until else [])):
+        if name not in stages:
+            raise ConfigurationError(
+                f"this run has no stage {name}: dataset.format={state.config.dataset.format} has nodes of one "
+                f"type; its stages are: {', '.join(stages)}"
+            )
+    for name in stages:
         stage, make_request = STAGES[name]
         report = stage.run(make_request(state), state.store)
         state.artifacts.update(report.artifacts)

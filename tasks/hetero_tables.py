@@ -1,7 +1,7 @@
 """Heterogeneous graphs and metapaths as tables, and back."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,12 @@ _EDGE_ROWS = 1 << 20
 
 
 def write_hetero(
-    work: Work, graph: HeteroGraph, node_ids: dict[str, pa.Array], metapaths: tuple[MetapathPlan, ...]
+    work: Work,
+    graph: HeteroGraph,
+    node_ids: Mapping[str, pa.Array],
+    metapaths: tuple[MetapathPlan, ...],
+    *,
+    notes: Mapping[str, int | str],
 ) -> None:
     """Write the ``hetero`` artifact: nodes of all types, edges of all relations, features.
 
@@ -32,6 +37,7 @@ def write_hetero(
         graph: what to write; its types and relations stand in their order of names.
         node_ids: int64 or string ids of each type, in node order.
         metapaths: the source's own.
+        notes: facts for the manifest.
     """
     types, relations = sorted(graph.num_nodes), sorted(graph.edges)
     featured = [type_ for type_ in types if type_ in graph.features]
@@ -53,6 +59,7 @@ def write_hetero(
             "dense_features": [type_ for type_ in featured if isinstance(graph.features[type_], np.ndarray)],
             "id_types": {type_: str(node_ids[type_].type) for type_ in types},
             "metapaths": [_plan_fields(plan) for plan in metapaths],
+            "notes": dict(notes),
         },
     )
     work.expect("hetero.nodes", num_nodes=sum(graph.num_nodes.values()), num_types=len(types))
@@ -167,7 +174,7 @@ def _plan_fields(plan: MetapathPlan) -> dict[str, Any]:
     return {name: getattr(plan, name) for name in names} | {"steps": steps}
 
 
-def _write_nodes(path: Path, types: list[str], node_ids: dict[str, pa.Array]) -> None:
+def _write_nodes(path: Path, types: list[str], node_ids: Mapping[str, pa.Array]) -> None:
     found = {node_ids[type_].type for type_ in types}
     id_type = found.pop() if len(found) == 1 else pa.string()
     notes = {"node_types": json.dumps(types)}

@@ -1,7 +1,8 @@
-"""Smooth: the graph filter over node features, in this process or on Dask workers."""
+"""Smooth: the graph filter over node features, in this process or on Dask workers; or along metapaths."""
 
 import tempfile
 from contextlib import ExitStack
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,18 @@ from tasks.stage import Stage
 from tasks.work import Work
 
 _BYTES_A_NODE = 100  # degrees, their powers, places in the graph
+_BYTES_AN_ENTRY = 24  # of a metapath's adjacency, as read and as rows that sum to 1
+_WIDTH_OF_COMPONENTS = 128
+# Found by name: the key of a plain graph does not cover them.
+METAPATH_MODULES = ("gcl.metapath_features", "tasks.hetero_tables")
 _SEED = 0  # of the randomised decompositions alone: smoothing is the same for every run seed
 
 
 def smooth(work: Work, config: SmoothingConfig) -> None:
     """Filter the features; the result does not depend on where or in which blocks it was computed."""
+    if "metapaths" in work.inputs:
+        _along_metapaths(work, config)
+        return
     workspace = work.workspace()
     graph = read_graph(work.input("graph"), with_features=False, workspace=workspace)
     attributes = read_feature_rows(work.input("graph"))
@@ -61,8 +69,30 @@ def smooth(work: Work, config: SmoothingConfig) -> None:
     )
 
 
+def _along_metapaths(work: Work, config: SmoothingConfig) -> None:
+    """The features before and after one step along each metapath, side by side."""
+    science, tables = (import_module(name) for name in METAPATH_MODULES)
+    graph = read_graph(work.input("graph"), with_features=False)
+    metapaths = tables.read_metapaths(work.input("metapaths"))
+    attributes = read_feature_rows(work.input("graph"))
+    found = science.metapath_features(graph, metapaths, config, seed=_SEED, attributes=attributes)
+    write_matrix_blocks(
+        work.output("smoothed") / "features.parquet",
+        "smoothed.features",
+        found.blocks,
+        width=found.num_features,
+        others={"node": np.arange(graph.num_nodes)},
+    )
+    facts = {"num_nodes": graph.num_nodes, "num_features": found.num_features}
+    parts = [{"name": name, "num_features": width} for name, width in found.parts]
+    work.describe("smoothed", {**facts, "parts": parts, "graph": work.inputs["graph"].digest})
+    work.expect("smoothed.features", **facts, max_abs=found.bound)
+
+
 def estimate(work: Work, config: SmoothingConfig) -> Estimate:
     """The graph, and blocks of one column if need be; with Dask, the workers' limit is theirs."""
+    if "metapaths" in work.inputs:
+        return _metapath_estimate(work, config)
     facts = work.metadata("graph")
     num_nodes, num_edges = int(facts["num_nodes"]), int(facts["num_edges"]) + int(facts["num_nodes"])
     width = {"attributes": int(facts["num_features"]), "degree": config.max_degree + 1}.get(
@@ -83,6 +113,17 @@ def estimate(work: Work, config: SmoothingConfig) -> Estimate:
             "smoothed features": 4 * num_nodes * width,
         },
         advice="set smooth.block_columns to fewer columns, smooth.num_components=none, or raise memory_limit",
+    )
+
+
+def _metapath_estimate(work: Work, config: SmoothingConfig) -> Estimate:
+    facts, walked = work.metadata("graph"), work.metadata("metapaths")["metapaths"]
+    num_nodes, num_entries = int(facts["num_nodes"]), sum(int(row["num_entries"]) for row in walked)
+    width = config.num_components or int(facts["num_features"]) or _WIDTH_OF_COMPONENTS
+    return Estimate(
+        memory={"metapaths": _BYTES_AN_ENTRY * num_entries, "features": 2 * 8 * num_nodes * width},
+        disk={"smoothed features": 4 * num_nodes * width * (len(walked) + 1)},
+        advice="set smooth.num_components or metapaths.max_fanout lower, or raise memory_limit",
     )
 
 

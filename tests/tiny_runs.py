@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flows.config import STAGE_NAMES, PipelineConfig, load_config
+from flows.config import PipelineConfig, load_config, stages_of
 from flows.wiring import STAGES, PipelineState
 from tasks.artifact import Artifact, Manifest, artifact_digest, files_below, hash_file
 from tasks.store import Store
@@ -22,6 +22,10 @@ TINY = (
 def tiny(*overrides: str) -> PipelineConfig:
     """The tiny pipeline with some settings changed, as `--set` would change them."""
     return load_config(preset="none", overrides=[*TINY, *overrides])[0]
+
+
+PLAIN_STAGES = stages_of(tiny())
+"""The stages of a run on a graph of one node type."""
 
 
 @dataclass
@@ -46,7 +50,7 @@ def run_direct(
 ) -> DirectRun:
     """Run the stages as the flow does, but call them instead of Prefect tasks."""
     run = DirectRun(PipelineState(config, Store(store), refresh=refresh))
-    for name in STAGE_NAMES:
+    for name in stages_of(config):
         stage, make_request = STAGES[name]
         request = make_request(run.state)
         run.keys[name] = request.key

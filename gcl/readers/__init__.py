@@ -12,6 +12,7 @@ from gcl.readers import (
     digits_knn,
     geom_gcn,
     gnn_benchmark_npz,
+    heco,
     heterophilous_npz,
     musae,
     parquet_layout,
@@ -55,6 +56,7 @@ READERS = _table(
         musae.READER,
         csv_layout.READER,
         parquet_layout.READER,
+        heco.READER,
         tu_text.READER,
         tu_powerful_gnns.READER,
         digits_knn.READER,
@@ -71,6 +73,7 @@ AnyDataset = Annotated[
     | musae.MusaeConfig
     | csv_layout.CsvConfig
     | parquet_layout.ParquetConfig
+    | heco.HecoConfig
     | tu_text.TuTextConfig
     | tu_powerful_gnns.TuPowerfulGnnsConfig
     | digits_knn.DigitsKnnConfig

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from flows.config import STAGE_NAMES
 from flows.wiring import STAGES, PipelineState
 from tasks.store import Store
-from tests.tiny_runs import run_direct, tiny
+from tests.tiny_runs import PLAIN_STAGES, run_direct, tiny
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
-COMPUTED = STAGE_NAMES[:-1]
+COMPUTED = PLAIN_STAGES[:-1]
 
 
 def folder_of(store: Path, stage: str) -> Path:

@@ -154,14 +154,14 @@ def test_stages_finished_before_a_kill_are_not_computed_again(
 ) -> None:
     """A kill at a boundary, right after the publication of a stage; in a process of its own, not a fork:
     threads of numerical libraries that this one has started would be missing in a forked child."""
-    from flows.config import STAGE_NAMES
+    from tests.tiny_runs import PLAIN_STAGES
 
     store = tmp_path / "store"
     command = [sys.executable, "-c", KILLED_AFTER, str(store), name]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, timeout=200, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     again = run_direct(tiny(), store, until="evaluate")
-    assert again.ran == list(STAGE_NAMES[STAGE_NAMES.index(name) + 1 : -1])
+    assert again.ran == list(PLAIN_STAGES[PLAIN_STAGES.index(name) + 1 : -1])
     assert again.digests == finished
 
 

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.config import STAGE_NAMES
 from tasks.maintenance import verify_store
 from tasks.store import Store
-from tests.tiny_runs import run_direct, tiny
+from tests.tiny_runs import PLAIN_STAGES, run_direct, tiny
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +31,7 @@ def overwrite(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [delete, truncate, overwrite])
-@pytest.mark.parametrize("stage", STAGE_NAMES)
+@pytest.mark.parametrize("stage", PLAIN_STAGES)
 def test_damage_to_any_file_is_found_and_confined_to_its_stage(
     store_copy: Path, stage: str, damage: Callable[[Path], None], tmp_path: Path
 ) -> None:
@@ -52,7 +51,7 @@ def test_damage_to_any_file_is_found_and_confined_to_its_stage(
     assert len(list((store.root / ".quarantine").glob("*.json"))) == len(names)
 
 
-@pytest.mark.parametrize("stage", STAGE_NAMES)
+@pytest.mark.parametrize("stage", PLAIN_STAGES)
 def test_a_lost_stage_is_computed_again_alone_to_the_same_bytes(store_copy: Path, stage: str) -> None:
     before = run_direct(tiny(), store_copy).digests
     shutil.rmtree(store_copy / stage)

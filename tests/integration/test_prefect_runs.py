@@ -6,15 +6,14 @@ from pathlib import Path
 import pytest
 
 from data_contracts.errors import ContractNotEvaluated, ContractViolation
-from flows.config import STAGE_NAMES
 from flows.exit_codes import exit_code
 from flows.record import RunRecord
 from flows.running import run_pipeline
 from tasks.store import Store
-from tests.tiny_runs import tiny
+from tests.tiny_runs import PLAIN_STAGES, tiny
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_api")]
-STAGES = list(STAGE_NAMES)
+STAGES = list(PLAIN_STAGES)
 
 
 def run(store: Path, *overrides: str, out: Path | None = None, **options: object) -> RunRecord:

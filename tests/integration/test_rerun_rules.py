@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.config import STAGE_NAMES, load_config
+from flows.config import load_config
 from flows.wiring import STAGES
 from tasks import closure
 from tasks.closure import import_closure
 from tasks.store import Store
-from tests.tiny_runs import TINY, DirectRun, run_direct, tiny
+from tests.tiny_runs import PLAIN_STAGES, TINY, DirectRun, run_direct, tiny
 
 pytestmark = pytest.mark.slow
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -29,7 +29,7 @@ def stale(config, store: Path) -> list[str]:  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("dataset.seed=1", list(STAGE_NAMES)),
+        ("dataset.seed=1", list(PLAIN_STAGES)),
         ("smooth.alpha=0.3", ["smooth", *AFTER_TRAIN]),
         ("train.epochs=1", AFTER_TRAIN),
         ("method.temperature=0.7", AFTER_TRAIN),
@@ -61,8 +61,8 @@ def test_a_rebuilt_stage_with_the_same_bytes_leaves_the_rest_cached(store_copy: 
 
 def test_a_forced_run_of_every_stage_gives_the_same_bytes(store_copy: Path) -> None:
     before = run_direct(tiny(), store_copy)
-    again = run_direct(tiny(), store_copy, refresh=STAGE_NAMES)
-    assert again.ran == list(STAGE_NAMES)
+    again = run_direct(tiny(), store_copy, refresh=PLAIN_STAGES)
+    assert again.ran == list(PLAIN_STAGES)
     assert again.digests == before.digests
     assert not list((store_copy / ".quarantine").iterdir()), "no byte was different"
 
@@ -98,7 +98,7 @@ def test_an_edited_source_file_reruns_the_stages_that_reach_it(
     with (packages / file).open("a") as source:
         source.write("# one more line\n")
     module = file.removesuffix(".py").replace("/", ".")
-    reaching = [name for name in STAGE_NAMES if module in closure_of(name)]
+    reaching = [name for name in PLAIN_STAGES if module in closure_of(name)]
     assert (reached is None and not reaching) or reached in reaching
     assert not_reached not in reaching
     assert stale(tiny(), store_copy) == reaching, "and the same bytes came out, so nothing else"
@@ -139,7 +139,7 @@ def run_own(store: Path, folder: Path, **changes: str) -> DirectRun:
 
 
 def test_a_byte_of_a_source_file_counts_and_its_place_does_not(tmp_path: Path) -> None:
-    store, everything = tmp_path / "store", list(STAGE_NAMES[:-1])
+    store, everything = tmp_path / "store", list(PLAIN_STAGES[:-1])
     before = run_own(store, tmp_path / "a")
     assert before.ran == everything
     assert run_own(store, tmp_path / "b").ran == [], "the same files elsewhere"

@@ -1,6 +1,6 @@
 """AUGCL: GRACE whose negatives weigh by how uncertain their affinity to the anchor is."""
 
-import logging
+from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
@@ -8,34 +8,24 @@ import torch
 from torch import Tensor
 
 from gcl.config import Config
-from gcl.gambler import GamblerHead, abstention_of, doubt_of, entropy_of
+from gcl.gambler import GamblerHead
 from gcl.graph import Graph
 from gcl.graph_augment import GraphView
 from gcl.losses.affinity import affinity_loss
-from gcl.losses.affinity_weights import (
-    LEAST_UNCERTAINTY,
-    KeptLogWeights,
-    LogWeights,
-    RowLogWeights,
-    row_log_weights,
-    row_mean,
-)
 from gcl.losses.grouped import cosine_rows
+from gcl.methods.affinity_estimation import (
+    WATCHED_ROWS,
+    AffinityWeighing,
+    Views,
+    build_head,
+    fit_head,
+    weighted_share,
+)
 from gcl.methods.base import Batch, PairWeights, ParameterGroup, TrainingData, evaluation
 from gcl.methods.configs.augcl import AugclConfig
 from gcl.methods.grace import Grace, positive_similarity_of
 from gcl.methods.graph_views import graph_of
 from gcl.random import torch_generator
-from gcl.two_means import positive_group, two_means
-
-logger = logging.getLogger(__name__)
-
-WATCHED_ROWS = 128
-"""Anchors on which the spread of the weights is watched, so that watching costs nothing."""
-LEAST_ANSWERED = 0.05
-"""Share of pairs below which a trained estimator is said to abstain on everything."""
-READINGS = {"gambler": abstention_of, "softmax": doubt_of, "entropy": entropy_of}
-"""Estimators that are trained; the others are closed forms of the similarities of a row."""
 
 
 class Augcl(Grace):
@@ -90,12 +80,8 @@ class Augcl(Grace):
 
     def __init__(self, config: AugclConfig, *, num_features: int, num_classes: int | None, seed: int) -> None:
         super().__init__(config, num_features=num_features, num_classes=num_classes, seed=seed)
-        self.estimator = None
-        if config.estimator in READINGS:
-            # A projection is as wide as an embedding, whatever the width between its layers.
-            self.estimator = GamblerHead(
-                config.embedding_size, self.init_generator, hidden_size=config.estimator_hidden_size
-            )
+        # A projection is as wide as an embedding, whatever the width between its layers.
+        self.estimator = build_head(config, config.embedding_size, self.init_generator)
         self.training_state.register_buffer("is_weighting", torch.zeros((), dtype=torch.bool))
         self.training_state.register_buffer("has_weighted", torch.zeros((), dtype=torch.bool))
 
@@ -107,8 +93,8 @@ class Augcl(Grace):
     def training_loss(self, batch: Batch, *, epoch: int, step: int, seed: int) -> dict[str, Tensor]:
         """GRACE during the warm-up, the weighted loss after it; watched besides: the spread of the weights.
 
-        `weighted_share` is (mean w)^2 / mean w^2, the share of the negatives that would carry all weight if
-        it were equal among them: 1 for uniform weights.
+        `weighted_share` is the share of the negatives that would carry all weight if it were equal among
+        them, see `gcl.methods.affinity_estimation`: 1 for uniform weights.
         """
         if epoch < self.config.warmup_epochs:
             terms = super().training_loss(batch, epoch=epoch, step=step, seed=seed)
@@ -117,7 +103,7 @@ class Augcl(Grace):
         num_anchors = len(u_MD) if self.estimator is None else min(len(u_MD), self.config.num_anchors)
         losses, shares = [], []
         for own_MD, other_MD in ((u_MD, v_MD), (v_MD, u_MD)):
-            log_weights = self._log_weights(own_MD, other_MD, num_anchors)
+            log_weights = self._weighing.log_weights(own_MD, other_MD, num_anchors)
             loss = affinity_loss(
                 own_MD,
                 other_MD,
@@ -128,7 +114,7 @@ class Augcl(Grace):
                 positive_in_denominator=self.config.denominator_includes_positive,
             )
             losses.append(loss)
-            shares.append(_weighted_share(log_weights, own_MD, other_MD, min(num_anchors, WATCHED_ROWS)))
+            shares.append(weighted_share(log_weights, own_MD, other_MD, min(num_anchors, WATCHED_ROWS)))
         return {
             "loss": torch.stack(losses).mean(),
             "positive_similarity": positive_similarity_of(u_MD, v_MD),
@@ -168,24 +154,9 @@ class Augcl(Grace):
             return None
         h_ND = self._projected(graph_of(data))
         anchors = torch.from_numpy(anchors_A).to(self.device)
-        candidate_AMD = h_ND[torch.from_numpy(candidates_AM).to(self.device)]
-        compared_MD = h_ND[self._compared_with(anchors, data.num_nodes, seed)]
-        similarity_AM = torch.einsum("ad,amd->am", h_ND[anchors], candidate_AMD)
-        if self.estimator is None:
-            rows = self._row_log_weights(compared_MD, compared_MD, len(anchors))
-            weight_AM = rows.block(similarity_AM, 0, 0).exp()
-        else:
-            u_AM = torch.stack(
-                [
-                    self._uncertainty(self.estimator, h_ND[anchor, None], candidate_MD)[0]
-                    for anchor, candidate_MD in zip(anchors, candidate_AMD, strict=True)
-                ]
-            )
-            among_AM = self._uncertainty(self.estimator, h_ND[anchors], compared_MD)
-            mu_A1 = row_mean(
-                among_AM.clamp(min=LEAST_UNCERTAINTY), 0, includes_diagonal=self.config.mu_includes_diagonal
-            )
-            weight_AM = u_AM.clamp(min=LEAST_UNCERTAINTY) * self.config.alpha_scale / mu_A1
+        candidates = torch.from_numpy(candidates_AM).to(self.device)
+        compared = self._compared_with(anchors, data.num_nodes, seed)
+        similarity_AM, weight_AM = self._weighing.of_pairs(h_ND, anchors, candidates, compared)
         return PairWeights(similarity_AM.cpu().numpy(), weight_AM.cpu().numpy())
 
     def notes(self, data: TrainingData) -> list[str]:
@@ -207,20 +178,17 @@ class Augcl(Grace):
             )
         return found
 
-    def _fit(self, graph: Graph, num_passes: int, *, epoch: int, seed: int) -> None:
-        """Train the estimator on the groups of sampled anchors in fresh views; each pass swaps the roles.
+    @property
+    def _weighing(self) -> AffinityWeighing:
+        return AffinityWeighing(self.config, self.estimator)
 
-        The first fit begins with cross-entropy: a head that abstains before it can tell anything may never
-        stop, as nothing but its abstention then has a gradient.
-        """
-        head = self.estimator
-        if head is None:
+    def _fit(self, graph: Graph, num_passes: int, *, epoch: int, seed: int) -> None:
+        """Train the estimator on the groups of sampled anchors in fresh views; each pass swaps the roles."""
+        if self.estimator is None:
             return
         config = self.config
-        is_gambling = config.estimator == "gambler"
-        num_pretraining = config.pretrain_passes if epoch + 1 == config.warmup_epochs else 0
-        optimizer = torch.optim.Adam(head.parameters(), lr=config.fit_learning_rate)
-        for number in range(num_pretraining + num_passes):
+
+        def views_of(number: int) -> Iterator[tuple[Views, torch.Generator]]:
             nodes = self._candidates(graph.num_nodes, torch_generator(seed, "fit_nodes", epoch, number))
             views = []
             with evaluation(self), torch.no_grad():
@@ -228,26 +196,16 @@ class Augcl(Grace):
                     drawn = self._draw(graph, torch_generator(seed, "fit_views", epoch, number, view), view)
                     views.append(cosine_rows(self.projector(self.encode(graph, drawn)[nodes])))
             own_MD, other_MD = views if number % 2 == 0 else views[::-1]
-            similarity_AM = own_MD[: config.num_fit_anchors] @ other_MD.T
-            positive_A = torch.arange(len(similarity_AM), device=self.device)
-            fitted = head.fit(
-                own_MD[: config.num_fit_anchors],
-                other_MD,
-                positive_group(two_means(similarity_AM), positive_A),
-                optimizer=optimizer,
-                reward=config.reward if is_gambling and number >= num_pretraining else None,
-                batch_size=config.fit_batch_size,
-                generator=torch_generator(seed, "fit_order", epoch, number),
-            )
-            logger.info(
-                "estimator pass %d: loss %.4f, %.3f of the pairs answered, %.3f rightly", number + 1, *fitted
-            )
-        if fitted.answered_share < LEAST_ANSWERED:
-            logger.warning(
-                "the estimator answers %.4f of the pairs and abstains on the others: the negatives weigh "
-                "almost uniformly; a lower method.fit_learning_rate or more method.pretrain_passes may help",
-                fitted.answered_share,
-            )
+            order = torch_generator(seed, "fit_order", epoch, number)
+            yield (own_MD[: config.num_fit_anchors], other_MD), order
+
+        fit_head(
+            self.estimator,
+            config,
+            views_of,
+            num_passes=num_passes,
+            is_first=epoch + 1 == config.warmup_epochs,
+        )
 
     def _candidates(self, num_nodes: int, draws: torch.Generator) -> Tensor:
         return torch.randperm(num_nodes, generator=draws)[: self.config.num_candidates].to(self.device)
@@ -270,38 +228,3 @@ class Augcl(Grace):
         with evaluation(self), torch.no_grad():
             whole = GraphView(self._ready(graph).propagation, None)
             return cosine_rows(self.projector(self.encode(graph, whole)))
-
-    def _log_weights(self, own_MD: Tensor, other_MD: Tensor, num_anchors: int) -> LogWeights:
-        """Log-weights of the pairs of the first `num_anchors` rows of a view with all rows of the other."""
-        if self.estimator is None:
-            return self._row_log_weights(own_MD, other_MD, num_anchors)
-        return KeptLogWeights.of(
-            self._uncertainty(self.estimator, own_MD[:num_anchors], other_MD),
-            alpha_scale=self.config.alpha_scale,
-            mu_includes_diagonal=self.config.mu_includes_diagonal,
-        )
-
-    def _row_log_weights(self, own_MD: Tensor, other_MD: Tensor, num_anchors: int) -> RowLogWeights:
-        return row_log_weights(
-            own_MD,
-            other_MD,
-            estimator="distance" if self.config.estimator == "distance" else "analytic",
-            num_anchors=num_anchors,
-            reward=self.config.reward,
-            alpha_scale=self.config.alpha_scale,
-            mu_includes_diagonal=self.config.mu_includes_diagonal,
-        )
-
-    def _uncertainty(self, head: GamblerHead, anchor_AD: Tensor, candidate_MD: Tensor) -> Tensor:
-        """Uncertainty [A, M] by the trained estimator, without gradient."""
-        reading = READINGS[self.config.estimator]
-        return head.of_all_pairs(cosine_rows(anchor_AD.detach()), cosine_rows(candidate_MD.detach()), reading)
-
-
-def _weighted_share(log_weights: LogWeights, own_MD: Tensor, other_MD: Tensor, num_rows: int) -> Tensor:
-    """(mean w)^2 / mean w^2 over the negatives of the first rows, averaged; 1 for uniform weights."""
-    similarity_bM = cosine_rows(own_MD[:num_rows].detach()) @ cosine_rows(other_MD.detach()).T
-    weight_bM = log_weights.block(similarity_bM.float(), 0, 0).exp().double()
-    weight_bM.fill_diagonal_(0.0)
-    num_negatives = weight_bM.shape[1] - 1
-    return (weight_bM.sum(1).square() / (num_negatives * weight_bM.square().sum(1))).mean()

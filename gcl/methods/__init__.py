@@ -9,13 +9,16 @@ if TYPE_CHECKING:
 
 METHODS: dict[str, str] = {
     "augcl": "gcl.methods.augcl:Augcl",
+    "augcl_graph": "gcl.methods.graphcl_augcl:AugclGraph",
     "dmat_i": "gcl.methods.dmat_i:DmatI",
     "dmt": "gcl.methods.dmt:Dmt",
     "grace": "gcl.methods.grace:Grace",
+    "graphcl": "gcl.methods.graphcl:GraphCl",
     "hgcvae": "gcl.methods.hgcvae:Hgcvae",
     "hsan": "gcl.methods.hsan:Hsan",
     "nml_gcl": "gcl.methods.nml_gcl:NmlGcl",
     "progcl": "gcl.methods.progcl:ProGcl",
+    "progcl_graph": "gcl.methods.graphcl_progcl:ProGclGraph",
 }
 """Name -> where its class lies; loaded on demand, because the classes need torch."""
 

@@ -25,15 +25,21 @@ class MethodDefaults:
 
 _GRACE_TRAINING = {"epochs": 200, "learning_rate": 5e-4, "weight_decay": 1e-5}
 
+_GRAPHCL_TRAINING = {"epochs": 40, "learning_rate": 0.01, "batch_size": 128}
+
 DEFAULTS: dict[str, MethodDefaults] = {
     "augcl": MethodDefaults(
         "training of GRACE, its own being unpublished; weights from epoch 100 on, halfway (ours)",
         {"train": _GRACE_TRAINING},
     ),
+    "augcl_graph": MethodDefaults("released schedule, mala-lab/AUGCL", {"train": _GRAPHCL_TRAINING}),
     "dmat_i": MethodDefaults("chosen for it on validation nodes of Cora and CiteSeer"),
     "dmt": MethodDefaults("training and filter of dmat_i"),
     "grace": MethodDefaults(
         "released settings for Cora, CRIPAC-DIG/GRACE, config.yaml", {"train": _GRACE_TRAINING}
+    ),
+    "graphcl": MethodDefaults(
+        "released run script, Shen-Lab/GraphCL, unsupervised_TU", {"train": _GRAPHCL_TRAINING | {"epochs": 20}}
     ),
     "hsan": MethodDefaults(
         "yueliu1999/HSAN at e9ad59b, for data sets it does not name; without its 500 principal components, "
@@ -47,6 +53,9 @@ DEFAULTS: dict[str, MethodDefaults] = {
     "nml_gcl": MethodDefaults(
         "released settings for Cora, mitsuha0258/NML-GCL at 32b6013",
         {"train": {"epochs": 200, "learning_rate": 5e-4, "weight_decay": 1e-3}},
+    ),
+    "progcl_graph": MethodDefaults(
+        "schedule of augcl_graph, so that the weights alone differ (ours)", {"train": _GRAPHCL_TRAINING}
     ),
     "progcl": MethodDefaults(
         "training of GRACE; the mixture from epoch 100 on, halfway (ours), where junxia97/ProGCL has 400 of "

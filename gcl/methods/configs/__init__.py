@@ -10,6 +10,7 @@ from pydantic import Field
 from gcl.methods.configs.augcl import AugclConfig
 from gcl.methods.configs.dmat import DmatIConfig, DmtConfig
 from gcl.methods.configs.grace import GraceConfig
+from gcl.methods.configs.graphcl import AugclGraphConfig, GraphClConfig, ProGclGraphConfig
 from gcl.methods.configs.hgcvae import HgcvaeConfig
 from gcl.methods.configs.hsan import HsanConfig
 from gcl.methods.configs.nml_gcl import NmlGclConfig
@@ -17,24 +18,30 @@ from gcl.methods.configs.progcl import ProGclConfig
 
 MethodConfig = Annotated[
     AugclConfig
+    | AugclGraphConfig
     | DmatIConfig
     | DmtConfig
     | GraceConfig
+    | GraphClConfig
     | HgcvaeConfig
     | HsanConfig
     | NmlGclConfig
-    | ProGclConfig,
+    | ProGclConfig
+    | ProGclGraphConfig,
     Field(discriminator="name"),
 ]
 
 __all__ = [
     "AugclConfig",
+    "AugclGraphConfig",
     "DmatIConfig",
     "DmtConfig",
     "GraceConfig",
+    "GraphClConfig",
     "HgcvaeConfig",
     "HsanConfig",
     "MethodConfig",
     "NmlGclConfig",
     "ProGclConfig",
+    "ProGclGraphConfig",
 ]

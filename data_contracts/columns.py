@@ -120,6 +120,13 @@ CANDIDATE = _required("candidate", pa.int64(), "0..N-1", "node that serves as it
 SIMILARITY = _required("similarity", pa.float32(), "[-1, 1]", "cosine of the two, as the loss sees them")
 PAIR_WEIGHT = _required("weight", pa.float32(), ">= 0", "weight of the pair, 1 where all weigh the same")
 
+ATTACK = _required("attack", pa.string(), "none", "which attack chose the edge")
+TRUE_CLASS = _required("label", pa.int32(), "0..K-1", "class of the graph")
+CLEAN_CLASS = _required("clean", pa.int32(), "0..K-1", "class the victim gives the graph as it is")
+ATTACKED_CLASS = _required("attacked", pa.int32(), "0..K-1", "class the victim gives it with the edge")
+ADDED_SRC = _nullable("src", pa.int64(), "place in the graph", "one end of the added edge; null for no edge")
+ADDED_DST = _nullable("dst", pa.int64(), "place in the graph", "the other end; null for no edge")
+
 UNCERTAINTY = _nullable("uncertainty", pa.float32(), ">= 0", "larger is less certain; null where not scored")
 METHOD = _required("method", pa.string(), "none", "how the uncertainty was obtained")
 

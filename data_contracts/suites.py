@@ -25,6 +25,7 @@ ORACLE = "oracle"
 """Split of figures that labels had a part in choosing; their table is their own."""
 EMBEDDING_KINDS = ("method", "smoothed", "random_init")
 
+ATTACKS = ("random", "grad_argmax", "genetic", "rl_s2v", "rl_s2v_best", "exhaustive")
 SHIFT_MEASURES = ("known_shift", "outlier_share", "shift")
 
 _UNIT = (0.0, 1.0)
@@ -59,6 +60,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "scores.shift": ("measure",),
     "metrics.metrics": ("task", "protocol", "split", "seed", "embedding", "metric", "over"),
     "metrics.oracle": ("task", "protocol", "split", "seed", "embedding", "metric", "over"),
+    "attacks.results": ("attack", "graph"),
     "predictions.predictions": ("node_id",),
 }
 
@@ -72,6 +74,7 @@ _FINITE_RULE = {
     "metapaths.edges": "weights_finite",
     "smoothed.features": "features_finite",
     "model.history": "losses_finite",
+    "victim.history": "losses_finite",
     "embeddings.embeddings": "embeddings_finite",
     "controls.embeddings": "embeddings_finite",
     "checks.checks": "embeddings_finite",
@@ -136,6 +139,12 @@ _FIGURES = (
     no_row("embedding_known", p.unknown("embedding", EMBEDDING_KINDS)),
     *in_range("deviation_not_negative", "std", 0.0, None),
     *in_range("counts_positive", "n", 1, None),
+)
+
+_HISTORY = (
+    exactly("every_epoch_present", "rows", fact("num_epochs")),
+    *in_range("epochs_not_negative", "epoch", 0, None),
+    no_row("epochs_increasing", p.not_increasing("epoch")),
 )
 
 CLAUSES: dict[str, tuple[Clause, ...]] = {
@@ -241,11 +250,8 @@ CLAUSES: dict[str, tuple[Clause, ...]] = {
             ),
         ),
     ),
-    "model.history": (
-        exactly("every_epoch_present", "rows", fact("num_epochs")),
-        *in_range("epochs_not_negative", "epoch", 0, None),
-        no_row("epochs_increasing", p.not_increasing("epoch")),
-    ),
+    "model.history": _HISTORY,
+    "victim.history": _HISTORY,
     "negatives.pairs": (
         *in_range("anchors_in_range", "anchor", 0, _LAST_NODE),
         *in_range("candidates_in_range", "candidate", 0, _LAST_NODE),
@@ -296,6 +302,17 @@ CLAUSES: dict[str, tuple[Clause, ...]] = {
     "scores.shift": (
         no_row("measures_known", p.unknown("measure", SHIFT_MEASURES)),
         no_row("shift_within_bounds", _above("value", "bound")),
+    ),
+    "attacks.results": (
+        exactly("every_attack_on_every_graph", "rows", fact("num_rows")),
+        *in_range("graphs_in_range", "graph", 0, fact("num_graphs", plus=-1)),
+        no_row("attacks_known", p.unknown("attack", ATTACKS)),
+        *(
+            clause
+            for column in ("label", "clean", "attacked")
+            for clause in in_range("classes_in_range", column, 0, _LAST_CLASS)
+        ),
+        no_row("no_self_loops", p.equal("src", "dst")),
     ),
     "metrics.metrics": (*_FIGURES, no_row("no_oracle_among_results", p.known("split", (ORACLE,)))),
     "metrics.oracle": (*_FIGURES, no_row("split_is_oracle", p.unknown("split", (ORACLE,)))),

@@ -235,6 +235,12 @@ _ALL = (
         "Whether the model still fits the data it scores.",
         (c.SHIFT_MEASURE, c.SHIFT_VALUE, c.SHIFT_BOUND),
     ),
+    Table("victim.history", "The loss of each epoch of a victim.", (c.EPOCH,), has_loss_terms=True),
+    Table(
+        "attacks.results",
+        "What each attack added to each graph, and what the victim made of it.",
+        (c.GRAPH, c.ATTACK, c.TRUE_CLASS, c.CLEAN_CLASS, c.ATTACKED_CLASS, c.ADDED_SRC, c.ADDED_DST),
+    ),
     Table("metrics.metrics", "Every score, with its protocol and spread.", _FIGURES),
     Table("metrics.oracle", "What the labels would have chosen, apart from every result.", _FIGURES),
     Table(

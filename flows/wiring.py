@@ -215,7 +215,7 @@ def run_stages(state: PipelineState, *, until: StageName | None = None) -> Pipel
     for name in (*state.refresh, *([until] if until else [])):
         if name not in stages:
             raise ConfigurationError(
-                f"this run has no stage {name}: dataset.format={state.config.dataset.format} has nodes of one "
+                f"this run has no stage {name}: dataset.format={state.config.dataset.format} has one node "
                 f"type; its stages are: {', '.join(stages)}"
             )
     for name in stages:

@@ -43,6 +43,8 @@ def report(work: Work, config: ReportConfig) -> None:
         .render(
             title=config.title,
             graph=work.metadata("graph"),
+            hetero=work.metadata("hetero") if "hetero" in work.inputs else None,
+            metapaths=work.metadata("metapaths")["metapaths"] if "metapaths" in work.inputs else [],
             metrics=_metric_rows(work),
             oracle=_oracle(work),
             notes=[note for kind in _NOTED for note in work.metadata(kind).get("notes", [])],

@@ -12,9 +12,10 @@ from gcl.clustering.config import ClusterConfig
 from gcl.config import Config, operational
 from gcl.evaluation.config import EvaluateConfig
 from gcl.metapaths import MetapathsConfig
+from gcl.methods import ON_COLLECTIONS
 from gcl.methods.configs import DmatIConfig, MethodConfig
 from gcl.methods.defaults import flat, method_defaults
-from gcl.readers import AnyDataset, reader_of
+from gcl.readers import READERS, AnyDataset, reader_of
 from gcl.readers.digits_knn import DigitsKnnConfig
 from gcl.smoothing import SmoothingConfig
 from gcl.trainer_config import TrainConfig
@@ -70,6 +71,12 @@ class PipelineConfig(Config):
         "stage that cannot is refused before it begins; none: what the machine has",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _method_fits_data(cls, values: Any) -> Any:
+        """What a method reads must be known before any data are opened."""
+        return _named_for_data(values, values) if isinstance(values, Mapping) else values
+
     @model_validator(mode="after")
     def _uncertainty_knows_its_clusters(self) -> Self:
         """Uncertainty is scored before clustering: a number that clustering finds comes too late for it."""
@@ -122,6 +129,7 @@ def load_config(
         preset = preset or _matching_preset(changes)
         rests_on_method = preset in (None, "none")
         base = _defaults_under(changes) if rests_on_method else read_preset(str(preset))["config"]
+    changes = _named_for_data(changes, base)
     _drop_other_variant(base, changes, section="dataset", tag="format")
     _drop_other_variant(base, changes, section="method", tag="name")
     _merge(base, changes)
@@ -215,7 +223,16 @@ def _read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     for override in overrides:
         _merge(changes, _parse_override(override))
-    return changes
+    return _named_for_data(changes, changes)
+
+
+def _named_for_data(values: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with the method's sibling on whole graphs where `data` are a collection of graphs."""
+    reader = READERS.get(str(_given(values, "dataset", "format") or _given(data, "dataset", "format")))
+    meant = ON_COLLECTIONS.get(str(_given(values, "method", "name")))
+    if reader is None or reader.holds != "collection" or meant is None:
+        return dict(values)
+    return {**values, "method": {**values["method"], "name": meant}}
 
 
 def _parse_override(text: str) -> dict[str, Any]:

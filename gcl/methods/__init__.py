@@ -22,6 +22,9 @@ METHODS: dict[str, str] = {
 }
 """Name -> where its class lies; loaded on demand, because the classes need torch."""
 
+ON_COLLECTIONS = {"augcl": "augcl_graph", "progcl": "progcl_graph"}
+"""What a method on the nodes of a graph means where the data are many graphs: its sibling on whole graphs."""
+
 
 def method_class(name: str) -> "type[Method]":
     """The class registered as `name`.

@@ -323,7 +323,7 @@ class Method(nn.Module, ABC):
                 f"{self.name} reads metapaths; this graph has nodes of one type and none of them"
             )
         if "collection" in self.inputs and data.collection is None:
-            raise NotDefined(f"{self.name} reads a collection and embeds whole graphs; these data are one graph")
+            raise NotDefined(f"{self.name} reads a collection of graphs, and these data are one graph")
         if self.needs_edges and (data.graph is None or data.graph.num_edges == 0):
             raise NotDefined(f"{self.name} needs a graph with edges")
         if self.uses_labels and data.y_N is None:

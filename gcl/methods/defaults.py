@@ -39,7 +39,8 @@ DEFAULTS: dict[str, MethodDefaults] = {
         "released settings for Cora, CRIPAC-DIG/GRACE, config.yaml", {"train": _GRACE_TRAINING}
     ),
     "graphcl": MethodDefaults(
-        "released run script, Shen-Lab/GraphCL, unsupervised_TU", {"train": _GRAPHCL_TRAINING | {"epochs": 20}}
+        "released run script, Shen-Lab/GraphCL, unsupervised_TU",
+        {"train": _GRAPHCL_TRAINING | {"epochs": 20}},
     ),
     "hsan": MethodDefaults(
         "yueliu1999/HSAN at e9ad59b, for data sets it does not name; without its 500 principal components, "

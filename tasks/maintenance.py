@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.artifact import MANIFEST, Manifest
+from tasks.artifact import Manifest
 from tasks.errors import ArtifactCorrupted, StoreUnusable
 from tasks.in_use import (
     GRACE_SECONDS,
@@ -18,8 +18,11 @@ from tasks.in_use import (
     last_written,
     remove_lock,
 )
+from tasks.remote_maintenance import collect_unpublished, verify_published
+from tasks.remote_store import RemoteStore, is_made
 from tasks.runs import Runs
 from tasks.store import MARKER, Store, local_path
+from tasks.store_address import remote_address
 
 _SECONDS_A_DAY = 86_400.0
 _ADDRESS = re.compile(r"(?P<stage>[a-z][a-z0-9_]*)-(?P<key>[0-9a-f]{64})")
@@ -60,13 +63,16 @@ def open_store(root: Path | str) -> Store:
         StoreUnusable: there is none at this place, or it cannot be used.
     """
     # os.path, since pathlib raises for a name that is too long to exist
-    if not os.path.isfile(local_path(root) / MARKER):  # noqa: PTH113
+    is_local = remote_address(root) is None
+    if not (os.path.isfile(local_path(root) / MARKER) if is_local else is_made(root)):  # noqa: PTH113
         raise StoreUnusable(f"there is no store at {root}")
     return Store(root)
 
 
 def verify_store(store: Store, *, quarantine: bool = True) -> list[str]:
     """Hash every file of every stage folder, and read every entry of the register of runs.
+
+    Of a store in a bucket, both every file of the cache and, streamed, every file of the bucket.
 
     Args:
         store: the store.
@@ -76,7 +82,7 @@ def verify_store(store: Store, *, quarantine: bool = True) -> list[str]:
         What is damaged, and how, one line each.
     """
     damaged = []
-    for stage, key in list(store.folders()):
+    for stage, key in list(store.folders_here()):
         try:
             store.verify(stage, key, full=True)
         except ArtifactCorrupted as error:
@@ -85,6 +91,8 @@ def verify_store(store: Store, *, quarantine: bool = True) -> list[str]:
             if quarantine:
                 store.quarantine(store.stage_folder(stage, key), str(error))
             damaged.append(str(error))
+    if isinstance(store, RemoteStore):
+        damaged += verify_published(store, quarantine=quarantine)
     return damaged + Runs(store).verify(quarantine=quarantine)
 
 
@@ -98,6 +106,9 @@ def collect_garbage(store: Store, *, keep_days: float, dry_run: bool = False) ->
 
     Work under way is never touched: a stage whose lock is held or which is being written, and unfinished
     work of which anything was written in the last hour. The register of runs is left alone.
+
+    What other machines are doing with a store in a bucket cannot be seen: there, what was published in the
+    last hour is a root always, and unpublished uploads stay for a day.
 
     Args:
         store: the store.
@@ -114,11 +125,13 @@ def collect_garbage(store: Store, *, keep_days: float, dry_run: bool = False) ->
     gone: list[tuple[str, str, int]] = []
     for kind, path in list(_doomed(store, before)):
         try:
-            size = _size(path)
+            size = store.num_bytes(path)
             if dry_run or _remove(store, kind, path):
                 gone.append((kind, path.relative_to(store.root).as_posix(), size))
         except FileNotFoundError:  # its owner, or another collection, was faster
             continue
+    if isinstance(store, RemoteStore):
+        gone += collect_unpublished(store, before=before, dry_run=dry_run)
     return Collected(
         tuple(sorted(name for _, name, _ in gone)),
         sum(size for _, _, size in gone),
@@ -156,9 +169,9 @@ def _locks_and_logs(store: Store, before: float, written_before: float) -> Itera
 
 
 def _roots(store: Store, folders: dict[Address, Manifest], before: float) -> set[Address]:
-    ages = {address: _published(store, manifest) for address, manifest in folders.items()}
+    ages = {address: store.published_at(manifest) for address, manifest in folders.items()}
     newest = {stage: (stage, key) for stage, key in sorted(ages, key=lambda address: ages[address])}
-    if is_anything_running(store):
+    if store.is_shared or is_anything_running(store):
         before = min(before, time.time() - GRACE_SECONDS)
     recent = {address for address, age in ages.items() if age >= before}
     in_use = {a for digest in inputs_in_use(store) for a in _makers(folders).get(digest, ())}
@@ -193,10 +206,6 @@ def _summed(kind: str, gone: list[tuple[str, str, int]]) -> Removed:
     return Removed(kind, len(sizes), sum(sizes))
 
 
-def _published(store: Store, manifest: Manifest) -> float:
-    return (store.stage_folder(manifest.stage, manifest.key) / MANIFEST).stat().st_mtime
-
-
 def _makers(folders: dict[Address, Manifest]) -> dict[str, set[Address]]:
     """Which stage folders hold an artifact of a digest."""
     makers: dict[str, set[Address]] = {}
@@ -219,8 +228,3 @@ def _ancestry(folders: dict[Address, Manifest], roots: set[Address]) -> set[Addr
         for digest in folders[address].identity["inputs"].values():
             pending.extend(makers.get(digest, ()))
     return kept
-
-
-def _size(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
-    return sum(file.lstat().st_size for file in files if file.is_file())

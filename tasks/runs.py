@@ -1,39 +1,32 @@
 """The register of runs: what a schedule has made, night by night, and which of it was last good.
 
-Layout below `STORE/.runs`: `SERIES/RUN.json`, one small file an entry, and `SERIES/last-good.json`, the
-pointer to the last good run of the series. Every file carries a checksum, appears or is replaced by one
-rename, and is data only. Runs that are pinned, and the last good run of each series, are roots of
-garbage collection: their artifacts, and all that these were made from, stay.
+Layout below `STORE/.runs`, or `runs/` of a bucket: `SERIES/RUN.json`, one small file an entry, and
+`SERIES/last-good.json`, the pointer to the last good run of the series. Every file carries a checksum,
+appears or is replaced as a whole, and is data only. Runs that are pinned, and the last good run of each
+series, are roots of garbage collection: their artifacts, and all that these were made from, stay.
 """
 
-import fcntl
 import logging
-import os
 import re
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from tasks.artifact import Artifact
 from tasks.errors import UnknownArtifact
-from tasks.small_files import read_small, sync_folder, write_small
+from tasks.remote_store import RemoteStore
+from tasks.run_files import SERIES, RunFiles
 from tasks.store import Store
 
 logger = logging.getLogger(__name__)
 
 KEPT_RUNS = 365
-_POINTER = "last-good.json"
-_LOCK = ".lock"
-_MAX_BYTES = 16 << 20
-_SERIES = r"[a-z0-9][a-z0-9_-]{0,63}"
+_POINTER = "last-good"
 _RUN = r"[0-9]{8}T[0-9]{9}Z-[0-9a-f]{6}"
 
-SeriesName = Annotated[str, StringConstraints(pattern=rf"^{_SERIES}$")]
+SeriesName = Annotated[str, StringConstraints(pattern=rf"^{SERIES}$")]
 RunId = Annotated[str, StringConstraints(pattern=rf"^{_RUN}$")]
 _StageName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 _Key = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -96,7 +89,8 @@ class Runs:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.folder = store.root / ".runs"
+        self.files = _files(store)
+        self.folder = self.files.folder
 
     def record(self, entry: RunEntry) -> RunEntry:
         """Add a run; returns it as it will be read again.
@@ -106,9 +100,8 @@ class Runs:
             StoreFull: there is no room.
         """
         kept = _as_written(entry)
-        path = self._path(kept.series, kept.run)
-        with self._exclusive():
-            if os.path.lexists(path) and _load(path) != kept:
+        with self.files.exclusive():
+            if self._exists(kept.series, kept.run) and self._load(kept.series, kept.run) != kept:
                 raise ValueError(f"series {kept.series} has another run {kept.run}")
             self._write(kept)
         return kept
@@ -121,38 +114,30 @@ class Runs:
         """
         found: list[RunEntry] = []
         for name in self.series() if series is None else [_checked(series)]:
-            for path in sorted((self.folder / name).glob("[0-9]*.json")):
+            for run in self.files.runs(name):
                 try:
-                    found.append(_load(path))
+                    found.append(self._load(name, run))
                 except FileNotFoundError:  # forgotten meanwhile
                     continue
                 except (OSError, ValueError) as error:
-                    logger.warning("run %s/%s skipped: %s", name, path.name, _one_line(error))
+                    logger.warning("run %s/%s skipped: %s", name, run, _one_line(error))
         return sorted(found, key=lambda entry: (entry.run, entry.series))
 
     def series(self) -> list[str]:
         """The names of all series."""
-        if not self.folder.is_dir():
-            return []
-        return sorted(
-            path.name
-            for path in self.folder.iterdir()
-            if re.fullmatch(_SERIES, path.name) and path.is_dir() and not path.is_symlink()
-        )
+        return self.files.series()
 
     def verify(self, *, quarantine: bool = True) -> list[str]:
         """What is wrong with entries and pointers of the register; damaged ones are quarantined."""
         damaged = []
-        for name in self.series():
-            for path in sorted((self.folder / name).glob("[0-9]*.json")):
-                if reason := _damage(path, _load):
-                    damaged.append(f"run {name}/{path.stem}: {reason}")
-                    if quarantine:
-                        self.store.quarantine(path, damaged[-1])
-            if reason := _damage(self.folder / name / _POINTER, self._named):
-                damaged.append(f"last good run of {name}: {reason}")
-                if quarantine:  # it is looked up among the entries until a good run comes
-                    self.store.quarantine(self.folder / name / _POINTER, damaged[-1])
+        for series in self.series():
+            for name in [*self.files.runs(series), _POINTER]:
+                if (reason := self._damage(series, name)) is None:
+                    continue
+                what = f"last good run of {series}" if name == _POINTER else f"run {series}/{name}"
+                damaged.append(f"{what}: {reason}")
+                if quarantine:  # without its pointer, the last good run is looked up among the entries
+                    self.files.quarantine(series, name, damaged[-1])
         return damaged
 
     def last_good(self, series: str) -> RunEntry | None:
@@ -161,13 +146,13 @@ class Runs:
         Raises:
             ValueError: no series can have this name.
         """
-        pointer = self.folder / _checked(series) / _POINTER
+        _checked(series)
         try:
-            entry = self._named(pointer)
+            entry = self._named(series)
             if entry.good:
                 return entry
         except (OSError, ValueError, TypeError, KeyError) as error:
-            if os.path.lexists(pointer):
+            if self.files.exists(series, _POINTER):
                 logger.warning("series %s: its last good run is looked up: %s", series, _one_line(error))
         return next((entry for entry in reversed(self.entries(series)) if entry.good), None)
 
@@ -180,10 +165,10 @@ class Runs:
         """
         if not entry.good:
             raise ValueError(f"run {entry.run} is not good: {entry.reason}")
-        with self._exclusive():
-            if not self._path(entry.series, entry.run).is_file():
+        with self.files.exclusive():
+            if not self._exists(entry.series, entry.run):
                 raise UnknownRun(f"series {entry.series} has no run {entry.run}")
-            write_small(self.store, self.folder / entry.series / _POINTER, {"run": entry.run})
+            self.files.write(entry.series, _POINTER, {"run": entry.run})
 
     def accept(self, run: str) -> RunEntry:
         """Make a run the last good one of its series, also one that was recorded as not good.
@@ -191,7 +176,7 @@ class Runs:
         Raises:
             UnknownRun: as `find`.
         """
-        with self._exclusive():
+        with self.files.exclusive():
             entry = self.find(run)
             if not entry.good:
                 entry = entry.model_copy(update={"good": True, "reason": f"accepted by hand: {entry.reason}"})
@@ -260,7 +245,7 @@ class Runs:
         """
         if keep < 0:
             raise ValueError(f"keep must be 0 or more runs; got {keep}")
-        with self._exclusive():
+        with self.files.exclusive():
             entries, good = self.entries(series), self.last_good(series)
             surplus = [
                 entry.run
@@ -268,40 +253,46 @@ class Runs:
                 if not entry.pinned and (good is None or entry.run != good.run)
             ]
             if surplus and not dry_run:
-                for run in surplus:
-                    self._path(series, run).unlink(missing_ok=True)
-                sync_folder(self.folder / series)
+                self.files.delete(series, surplus)
         return surplus
 
     def _set_pinned(self, run: str, *, pinned: bool) -> RunEntry:
-        with self._exclusive():
+        with self.files.exclusive():
             changed = self.find(run).model_copy(update={"pinned": pinned})
             self._write(changed)
         return changed
 
     def _write(self, entry: RunEntry) -> None:
-        write_small(self.store, self._path(entry.series, entry.run), entry.model_dump(mode="json"))
+        self.files.write(_checked(entry.series), _checked_run(entry.run), entry.model_dump(mode="json"))
 
-    def _named(self, pointer: Path) -> RunEntry:
+    def _exists(self, series: str, run: str) -> bool:
+        return self.files.exists(_checked(series), _checked_run(run))
+
+    def _load(self, series: str, run: str) -> RunEntry:
+        entry = RunEntry.model_validate(self.files.read(_checked(series), _checked_run(run)))
+        if (entry.series, entry.run) != (series, run):
+            raise ValueError("it belongs to another series or run")
+        return entry
+
+    def _named(self, series: str) -> RunEntry:
         """The entry that a series' pointer names."""
-        run = str(read_small(pointer, max_bytes=_MAX_BYTES)["run"])
-        return _load(self._path(pointer.parent.name, run))
+        return self._load(series, str(self.files.read(series, _POINTER)["run"]))
 
-    def _path(self, series: str, run: str) -> Path:
-        if not re.fullmatch(_RUN, run):
-            raise ValueError(f"{run!r} is not the id of a run")
-        return self.folder / _checked(series) / f"{run}.json"
-
-    @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        """One process at a time changes entries: a pin must not be lost to a run that is forgotten."""
-        self.folder.mkdir(exist_ok=True, mode=0o700)
-        descriptor = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def _damage(self, series: str, name: str) -> str | None:
+        """Why a file cannot be read; None where it can, or is not there."""
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+            self._named(series) if name == _POINTER else self._load(series, name)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            return _one_line(error) if self.files.exists(series, name) else None
+        return None
+
+
+def _files(store: Store) -> RunFiles:
+    if isinstance(store, RemoteStore):
+        from tasks.remote_runs import RemoteRunFiles
+
+        return RemoteRunFiles(store)
+    return RunFiles(store)
 
 
 def _as_written(entry: RunEntry) -> RunEntry:
@@ -309,28 +300,18 @@ def _as_written(entry: RunEntry) -> RunEntry:
     return RunEntry.model_validate_json(entry.model_dump_json())
 
 
-def _load(path: Path) -> RunEntry:
-    entry = RunEntry.model_validate(read_small(path, max_bytes=_MAX_BYTES))
-    if (entry.series, f"{entry.run}.json") != (path.parent.name, path.name):
-        raise ValueError("it belongs to another series or run")
-    return entry
-
-
-def _damage(path: Path, load: Callable[[Path], RunEntry]) -> str | None:
-    """Why a file cannot be read; None where it can, or is not there."""
-    try:
-        load(path)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        return _one_line(error) if os.path.lexists(path) else None
-    return None
-
-
 def _checked(series: str) -> str:
-    if not re.fullmatch(_SERIES, series):
+    if not re.fullmatch(SERIES, series):
         raise ValueError(
             f"{series!r} is not the name of a series: small letters, digits, - and _, at most 64"
         )
     return series
+
+
+def _checked_run(run: str) -> str:
+    if not re.fullmatch(_RUN, run):
+        raise ValueError(f"{run!r} is not the id of a run")
+    return run
 
 
 def _one_line(error: Exception) -> str:

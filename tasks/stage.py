@@ -7,7 +7,6 @@ store, and reports what happened.
 """
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -137,7 +136,7 @@ class Stage:
         return StageRequest(
             stage=self.name,
             key=stage_key(identity),
-            store=str(store.root),
+            store=store.address,
             config=config,
             inputs=dict(inputs),
             facts=dict(facts or {}),
@@ -200,7 +199,7 @@ class Stage:
         """
         from tasks.orchestrate import call_stage
 
-        was_there = os.path.lexists(store.stage_folder(self.name, request.key))
+        was_there = store.is_there(self.name, request.key)
         known = store.find(self.name, request.key)
         state: Literal["ran", "cached"] = "ran" if known is None or request.refresh else "cached"
         reason = self._reason(request, store, known=known, was_there=was_there)

@@ -1,5 +1,7 @@
 """The store: stage folders published atomically, verified on every open, damaged ones quarantined.
 
+This is the store in a local directory, and the local half of one in a bucket (`tasks.remote_store`).
+
 Layout below the root: `STAGE/KEY/` committed stage folders; `.tmp/` folders being written, named after
 their owner's pid; `.quarantine/` what failed a contract or a verification; `.scratch/` checkpoints of
 unfinished stages; `.results/` and `.locks/` Prefect's cache records and locks. Everything lies inside the
@@ -20,6 +22,8 @@ from pathlib import Path
 from data_contracts.errors import one_line
 from tasks.artifact import FORMAT, MANIFEST, Artifact, FileEntry, Manifest, files_below, hash_file
 from tasks.errors import ArtifactCorrupted, StoreFull, StoreUnusable, UnknownArtifact
+from tasks.store_address import local_path as local_path
+from tasks.store_address import remote_address
 
 logger = logging.getLogger(__name__)
 
@@ -34,14 +38,31 @@ class Store:
     """A directory of artifacts.
 
     Args:
-        root: the store's directory; made (mode 0700) where it does not exist.
+        root: the store's directory; made (mode 0700) where it does not exist. Or ``s3://BUCKET/PREFIX``,
+            which gives a `tasks.remote_store.RemoteStore`.
+
+    Attributes:
+        root: the directory, of a store in a bucket its cache.
+        address: what another process names the store by.
+        is_shared: whether other machines may work on it, of which nobody here can see what they do.
 
     Raises:
         StoreUnusable: it cannot be made or written, belongs to another user, or has another format.
     """
 
+    is_shared = False
+
+    def __new__(cls, root: Path | str) -> "Store":
+        """The kind of store that the address asks for, as pathlib.Path gives a PosixPath."""
+        if cls is Store and remote_address(root) is not None:
+            from tasks.remote_store import RemoteStore
+
+            return super().__new__(RemoteStore)
+        return super().__new__(cls)
+
     def __init__(self, root: Path | str) -> None:
         self.root = local_path(root)
+        self.address = str(self.root)
         try:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._check_owner()
@@ -62,7 +83,7 @@ class Store:
         Raises:
             ArtifactCorrupted: its URI leads out of the store.
         """
-        stage, key, kind = _address(artifact)
+        stage, key, kind = address_of(artifact)
         return self.root / stage / key / kind
 
     def scratch(self, stage: str, key: str) -> Path:
@@ -74,6 +95,10 @@ class Store:
     def discard_scratch(self, stage: str, key: str) -> None:
         """Forget the unfinished work under a key."""
         shutil.rmtree(self.root / ".scratch" / f"{stage}-{key}", ignore_errors=True)
+
+    def is_there(self, stage: str, key: str) -> bool:
+        """Whether there is anything under this key, intact or not."""
+        return os.path.lexists(self.stage_folder(stage, key))
 
     def find(self, stage: str, key: str, *, full: bool = False) -> Manifest | None:
         """The verified manifest of a stage folder, or None where there is none.
@@ -125,7 +150,7 @@ class Store:
         Raises:
             ArtifactCorrupted: it is gone, damaged, or not the artifact the handle describes.
         """
-        stage, key, _ = _address(artifact)
+        stage, key, _ = address_of(artifact)
         folder = self.path(artifact)
         if not folder.exists():
             raise ArtifactCorrupted(artifact.uri, "is not in the store")
@@ -187,7 +212,7 @@ class Store:
                     raise
             else:
                 return manifest
-            winner = self.find(manifest.stage, manifest.key)
+            winner = Store.find(self, manifest.stage, manifest.key)  # what is here, whatever is elsewhere
             if winner is not None and (winner.artifacts == manifest.artifacts or not replace):
                 return winner
             if winner is not None:
@@ -209,16 +234,25 @@ class Store:
         """Delete a folder or file of the store, out of every reader's sight first; returns its bytes."""
         doomed = self.root / ".tmp" / f"{_writer()}-removed-{uuid.uuid4().hex[:8]}"
         path.rename(doomed)
-        num_bytes = _size_below(doomed) if doomed.is_dir() else doomed.lstat().st_size
+        num_bytes = Store.num_bytes(self, doomed)
         _remove(doomed)
         return num_bytes
+
+    def num_bytes(self, path: Path) -> int:
+        """What a folder or file of the store takes."""
+        files = path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
+        return sum(file.lstat().st_size for file in files if file.is_file())
 
     def record_path(self, stage: str, key: str) -> Path:
         """Where Prefect keeps its record that `key` has been computed; the name is Prefect's cache key."""
         return self.root / ".results" / f"{stage}-{key}"
 
     def folders(self) -> Iterator[tuple[str, str]]:
-        """(stage, key) of every stage folder, intact or not; what else lies below the root is not ours."""
+        """(stage, key) of every stage folder, intact or not."""
+        return self.folders_here()
+
+    def folders_here(self) -> Iterator[tuple[str, str]]:
+        """(stage, key) of every one below the root; what else lies there is not the store's."""
         for path in sorted(self.root.glob("[!.]*/*")):
             if _STAGE.fullmatch(path.parent.name) and _KEY.fullmatch(path.name):
                 yield path.parent.name, path.name
@@ -240,6 +274,10 @@ class Store:
             except (OSError, ValueError):
                 continue
         return None
+
+    def published_at(self, manifest: Manifest) -> float:
+        """When it was published, in seconds since 1970."""
+        return (self.stage_folder(manifest.stage, manifest.key) / MANIFEST).stat().st_mtime
 
     def locate(self, prefix: str) -> tuple[Manifest, Artifact]:
         """The artifact whose digest (or stage key) starts with `prefix`.
@@ -296,24 +334,6 @@ class Store:
                 _remove(path)
 
 
-def local_path(root: Path | str) -> Path:
-    """The directory a store's address means: a path, or `file://` and a path.
-
-    Raises:
-        StoreUnusable: another scheme, or a path that cannot be resolved.
-    """
-    text = str(root)
-    if "://" in text:
-        scheme, _, rest = text.partition("://")
-        if scheme != "file":
-            raise StoreUnusable(f"store {scheme}://: only local directories are supported")
-        text = rest
-    try:
-        return Path(text).expanduser().resolve()
-    except (OSError, RuntimeError) as error:  # a loop of links, a user that does not exist
-        raise StoreUnusable(f"store {text}: {error}") from error
-
-
 def _is_intact(path: Path, entry: FileEntry, *, full: bool) -> bool:
     try:
         status = path.stat()
@@ -335,7 +355,12 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _address(artifact: Artifact) -> tuple[str, str, str]:
+def address_of(artifact: Artifact) -> tuple[str, str, str]:
+    """Stage, key and kind that an artifact's URI names.
+
+    Raises:
+        ArtifactCorrupted: it leads out of the store.
+    """
     parts = artifact.uri.split("/")
     if len(parts) != 3 or not _STAGE.fullmatch(parts[0]) or not _KEY.fullmatch(parts[1]):
         raise ArtifactCorrupted(artifact.uri, "is not the address of an artifact")

@@ -288,7 +288,7 @@ def test_a_folder_of_other_things_is_not_made_a_store(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["s3://bucket/store", "file-is-here", "file-is-here/store", "/proc/store"]
+    "address", ["gs://bucket/store", "s3://Bucket", "file-is-here", "file-is-here/store", "/proc/store"]
 )
 def test_an_unusable_place_is_refused(tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -18,7 +18,7 @@ from gcl.methods.defaults import flat, method_defaults
 from gcl.readers import READERS, AnyDataset, reader_of
 from gcl.readers.digits_knn import DigitsKnnConfig
 from gcl.smoothing import SmoothingConfig
-from gcl.trainer_config import TrainConfig
+from gcl.trainer_config import TrainConfig, check_processes
 from gcl.uncertainty.config import UncertaintyConfig
 from tasks.regression_config import RegressionConfig
 
@@ -70,6 +70,13 @@ class PipelineConfig(Config):
         description="memory a stage may take, as 8GB: work is cut into smaller blocks to stay below it, a "
         "stage that cannot is refused before it begins; none: what the machine has",
     )
+
+    @model_validator(mode="after")
+    def _processes_fit_method(self) -> Self:
+        """Told before anything runs, and not after hours of smoothing."""
+        if self.train.num_processes > 1:
+            check_processes(self.method)
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -36,6 +36,7 @@ _MIN_NODES_TO_JUDGE = 50
 # Pairs whose weights are written: enough for a share of false negatives to a few tenths of a per cent.
 _ANCHORS, _CANDIDATES = 1024, 128
 _ROUNDING = 1e-3  # of cosines in float32
+_PROCESS_BYTES = 200 << 20  # Python with torch, measured: 160 MB
 
 
 class TrainStageConfig(Config):
@@ -114,10 +115,14 @@ def estimate(work: Work, config: TrainStageConfig) -> Estimate:
     reads_rows = "smoothed" in declared.inputs
     num_features = int(smoothed["num_features"] if reads_rows else graph["num_features"])
     size = TrainingSize(num_nodes, int(graph["num_edges"]), num_features, config.train.batch_size)
+    memory, count = declared.memory_estimate(config.method, size), config.train.num_processes
+    if count > 1:  # each reads and augments the whole batch; torchrun is one more
+        memory = {what: count * num_bytes for what, num_bytes in memory.items()}
+        memory["processes"] = (count + 1) * _PROCESS_BYTES
     num_encoders = int(getattr(config.method, "num_encoders", 1))
     embeddings = 4 * num_nodes * config.method.embedding_size * num_encoders
     return Estimate(
-        memory=declared.memory_estimate(config.method, size),
+        memory=memory,
         disk={
             "rows": 4 * num_nodes * num_features,
             "edges": 16 * size.num_edges * ("graph" in declared.inputs),

@@ -65,6 +65,7 @@ def evaluate(work: Work, config: EvaluateConfig) -> None:
         cluster_protocol=_cluster_protocol(work),
         uncertainty_N=read_column(work.input("uncertainty") / "uncertainty.parquet", "uncertainty"),
         checks=_checks(work, workspace),
+        rows_are_graphs=work.metadata("graph").get("rows") == "graphs",
     )
     evaluation = evaluate_embeddings(inputs, config, seed=work.seed, workspace=workspace)
     if "negatives" in work.inputs:

@@ -12,8 +12,8 @@ class EvaluateConfig(Config):
 
     protocols: tuple[str, ...] | Literal["auto"] = Field(
         "auto",
-        description="names of protocols; auto: the data's own splits or else random-10-10-80, kmeans-final, "
-        "and link-10-5 where edges were held out",
+        description="names of protocols; auto: the data's own splits or else random-10-10-80 (of collections "
+        "svm-10fold and random-80-10-10), kmeans-final, and link-10-5 where edges were held out",
     )
     probe: Literal["logistic", "linear"] = Field(
         "logistic",

@@ -77,6 +77,8 @@ def evaluate_embeddings(
                     rows += _clustering(read, config, notes, seed=seed)
                 elif PROTOCOLS[name].task == "link_prediction":
                     rows += _links(read, seed=seed)
+                elif PROTOCOLS[name].rows is not None:
+                    rows += _own_rows(read, config, protocol=name, seed=seed)
                 else:
                     splits = _splits_of(read, config, notes, protocol=name)
                     rows += _classification(read, splits, config, protocol=name, seed=seed)
@@ -90,12 +92,13 @@ def evaluate_embeddings(
                 notes.append(f"{name}: not defined, {reason}")
         rows += _artifact_rows(read, config, seed=seed)
         oracle = _oracle(read, config, seed=seed)
+    rows += [] if predicted is None else predicted.rows
+    rows = [_named(row, rows_are_graphs=inputs.rows_are_graphs) for row in rows]
     found = Evaluation(rows, notes=notes, oracle=oracle, sample=read.sample.facts)
     if predicted is None:
         return found
     return replace(
         found,
-        metrics=rows + predicted.rows,
         predictions=predicted.predictions,
         curves=predicted.curves,
         notes=notes + predicted.notes,
@@ -155,6 +158,25 @@ def _classification(
             z_RD, read.labels, splits, config, protocol=protocol, embedding=embedding, seed=seed
         )
     return rows
+
+
+def _own_rows(read: _Read, config: EvaluateConfig, *, protocol: str, seed: int) -> list[MetricRow]:
+    """Of a protocol that gives its figures itself."""
+    rows_of = PROTOCOLS[protocol].rows
+    if read.sample.labels is None or rows_of is None:
+        raise NotDefined("the data set has no labels")
+    labels = read.sample.local_labels(read.sample.labels)
+    return [
+        row
+        for embedding, z_RD in read.embeddings.items()
+        for row in rows_of(z_RD, labels, config, protocol=protocol, embedding=embedding, seed=seed)
+    ]
+
+
+def _named(row: MetricRow, *, rows_are_graphs: bool) -> MetricRow:
+    """A collection's rows are graphs, and what is classified are they."""
+    is_of_graphs = rows_are_graphs and row.task == "node_classification"
+    return replace(row, task="graph_classification") if is_of_graphs else row
 
 
 def _predict(read: _Read, split: Split, config: EvaluateConfig, *, protocol: str, seed: int) -> Predicted:

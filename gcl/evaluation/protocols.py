@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gcl.errors import NotDefined
-from gcl.evaluation.results import EvaluationInputs
+from gcl.evaluation.results import EvaluationInputs, MetricRow
+from gcl.evaluation.svm import MAX_ROWS, svm_rows
 from gcl.graph import Labels, Split
 from gcl.random import numpy_generator
 
@@ -31,11 +32,13 @@ class Protocol:
         task: node_classification, clustering or link_prediction.
         rule: the rule in words, for reports.
         splits: gives the splits of a node classification protocol.
+        rows: gives the figures of one embedding, for one that is more than splits and a probe.
     """
 
     task: str
     rule: str
     splits: SplitRule | None = None
+    rows: Callable[..., list[MetricRow]] | None = None
 
 
 _NUMBERED = re.compile(r"(.+?)[-_/:. ]?\d+")
@@ -118,6 +121,17 @@ PROTOCOLS: dict[str, Protocol] = {
         "seeded random 10/10/80 splits of the labelled nodes, disjoint, not stratified",
         partial(random_splits, train_rate=0.1, validation_rate=0.1),
     ),
+    "random-80-10-10": Protocol(
+        "node_classification",
+        "seeded random 80/10/10 splits of the labelled nodes, disjoint, not stratified",
+        partial(random_splits, train_rate=0.8, validation_rate=0.1),
+    ),
+    "svm-10fold": Protocol(
+        "node_classification",
+        "ten stratified folds, shuffled with a seed; RBF support vector machine on embeddings as they are, C "
+        "from 1e-3 to 1e3 by an inner five-fold search on the training part; std over the folds",
+        rows=svm_rows,
+    ),
     "kmeans-final": Protocol(
         "clustering",
         "k-means++ on the L2-normalised final embeddings of all labelled nodes, as many clusters as classes "
@@ -130,6 +144,12 @@ PROTOCOLS: dict[str, Protocol] = {
 }  # fmt: skip
 
 
+def _for_graphs(labels: Labels) -> list[str]:
+    """Collections are small, and known by their folds; predictions come from the first of the splits."""
+    folds = ["svm-10fold"] if len(labelled_nodes(labels)) <= MAX_ROWS else []
+    return [*folds, "random-80-10-10"]
+
+
 def chosen_protocols(inputs: EvaluationInputs, config: "EvaluateConfig") -> tuple[str, ...]:
     """The protocols asked for, or those that suit the data: its own splits before random ones."""
     if config.protocols != "auto":
@@ -137,7 +157,7 @@ def chosen_protocols(inputs: EvaluationInputs, config: "EvaluateConfig") -> tupl
     names: list[str] = []
     if inputs.labels is not None:
         names += dict.fromkeys(protocol_of(split) for split in inputs.splits)
-        names = names or ["random-10-10-80"]
+        names = names or (_for_graphs(inputs.labels) if inputs.rows_are_graphs else ["random-10-10-80"])
         names.append("kmeans-final")
     if inputs.held_out is not None:
         names.append("link-10-5")

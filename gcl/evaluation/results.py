@@ -44,6 +44,7 @@ class EvaluationInputs:
         cluster_protocol: what their rows are called.
         uncertainty_N: float32 uncertainty, larger is less sure, NaN where not scored.
         checks: epoch and float32 [N, k] embeddings of each check of the run, for the label oracle alone.
+        rows_are_graphs: whether each row is a whole graph of a collection.
     """
 
     embeddings: Mapping[str, Matrix]
@@ -56,6 +57,7 @@ class EvaluationInputs:
     cluster_protocol: Literal["clusters-artifact", "consensus-final"] = "clusters-artifact"
     uncertainty_N: np.ndarray | None = None
     checks: Iterable[tuple[int, np.ndarray]] | None = None
+    rows_are_graphs: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ class MetricRow:
     """One figure: the mean of `n` values over `over`, with their standard deviation.
 
     Attributes:
-        task: node_classification, clustering, link_prediction or negatives.
+        task: node_classification, graph_classification (of a collection), clustering, link_prediction or
+            negatives.
         protocol: name in the protocol registry, or ``clusters-artifact``, ``consensus-final``,
             ``kmeans-oracle``.
         split: which part it was measured on; ``oracle`` where labels chose what was measured.

@@ -10,6 +10,7 @@ from gcl.readers import (
     adgc_npy,
     csv_layout,
     digits_knn,
+    gconstruct,
     geom_gcn,
     gnn_benchmark_npz,
     heco,
@@ -57,6 +58,7 @@ READERS = _table(
         csv_layout.READER,
         parquet_layout.READER,
         heco.READER,
+        gconstruct.READER,
         tu_text.READER,
         tu_powerful_gnns.READER,
         digits_knn.READER,
@@ -74,6 +76,7 @@ AnyDataset = Annotated[
     | csv_layout.CsvConfig
     | parquet_layout.ParquetConfig
     | heco.HecoConfig
+    | gconstruct.GconstructConfig
     | tu_text.TuTextConfig
     | tu_powerful_gnns.TuPowerfulGnnsConfig
     | digits_knn.DigitsKnnConfig

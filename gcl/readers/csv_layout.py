@@ -26,7 +26,7 @@ class CsvConfig(FileDatasetConfig):
 
 def open_source(config: CsvConfig) -> GraphSource:
     """The graph that the folder's manifest describes."""
-    return open_tables(config, TableFormat(_texts, _ids, _edges, _feature_blocks))
+    return open_tables(config, TABLES)
 
 
 def _texts(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -91,6 +91,8 @@ def _entry(item: str, num_features: int, where: str) -> tuple[int, float]:
         raise SourceUnreadable(f"{where}: feature index {index} lies outside [0, {num_features})")
     return index, value
 
+
+TABLES = TableFormat(_texts, _ids, _edges, _feature_blocks)
 
 READER = Reader(
     config=CsvConfig,

@@ -36,7 +36,7 @@ def open_source(config: ParquetConfig) -> GraphSource:
     for role, path in source_files(config).items():
         if role != "manifest":
             check_num_values(path)
-    return open_tables(config, TableFormat(_batches, _ids, _edges, _feature_blocks))
+    return open_tables(config, TABLES)
 
 
 def _batches(
@@ -174,6 +174,8 @@ def _sparse_blocks(path: Path, pair: tuple[str, str], num_features: int) -> Iter
             what=path.name,
         )
 
+
+TABLES = TableFormat(_batches, _ids, _edges, _feature_blocks)
 
 READER = Reader(
     config=ParquetConfig,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from gcl.han_attention import Dropout, Neighbours, attend
 
@@ -73,24 +74,35 @@ class HanLayer(nn.Module):
             feature_dropout: of input entries, drawn for each metapath; None in evaluation.
             attention_dropout: of single attention weights; None in evaluation.
         """
-        found = []
+        sums = []
         for m, of_metapath in enumerate(neighbours):
             value_ND = _dropped_product(h_NF, self.weights[m], feature_dropout, m)
             value_NKd = value_ND.view(len(h_NF), self.num_heads, self.head_size)
             with torch.autocast(h_NF.device.type, enabled=False):
-                left_NK, right_NK = (
-                    torch.einsum("nkd,kd->nk", value_NKd.float(), vector)
-                    for vector in (self.lefts[m], self.rights[m])
-                )
+                # As one product: einsum would copy the values, and keep the copies.
+                vectors = [_block_diagonal(kind[m]) for kind in (self.lefts, self.rights)]
+                left_NK, right_NK = (value_ND.float() @ torch.cat(vectors, dim=1)).chunk(2, dim=1)
                 dropout = attention_dropout and attention_dropout.numbered(m)
-                summed_NKd = attend(of_metapath, value_NKd, left_NK, right_NK, dropout)
-                out_ND = summed_NKd.float().flatten(1) + self.biases[m]
-                found.append(out_ND if self.slope is None else functional.prelu(out_ND, self.slope))
+                sums.append(attend(of_metapath, value_NKd, left_NK, right_NK, dropout))
+        if not torch.is_grad_enabled():
+            return self._join(*sums)
+        # What follows is cheap and would keep three arrays of N x D a metapath, so it is computed again.
+        joined: tuple[Tensor, Tensor] = checkpoint(
+            self._join, *sums, use_reentrant=False, preserve_rng_state=False
+        )
+        return joined
+
+    def _join(self, *sums: Tensor) -> tuple[Tensor, Tensor]:
+        """Bias and activation, and the metapaths' weighted sum."""
+        outputs = []
+        for summed_NKd, bias_D in zip(sums, self.biases, strict=True):
+            out_ND = summed_NKd.float().flatten(1) + bias_D
+            outputs.append(out_ND if self.slope is None else functional.prelu(out_ND, self.slope))
         if self.semantic is None:
-            return found[0], torch.ones(1, device=h_NF.device)
-        share_M = self.semantic(found)
-        total_ND = found[0] * share_M[0]
-        for out_ND, share in zip(found[1:], share_M[1:], strict=True):
+            return outputs[0], torch.ones(1, device=outputs[0].device)
+        share_M = self.semantic(outputs)
+        total_ND = outputs[0] * share_M[0]
+        for out_ND, share in zip(outputs[1:], share_M[1:], strict=True):
             total_ND = torch.addcmul(total_ND, out_ND, share)
         return total_ND, share_M
 
@@ -166,6 +178,13 @@ class HanEncoder(nn.Module):
                 attention_dropout=attention_dropout and attention_dropout.numbered(number),
             )
         return h_ND
+
+
+def _block_diagonal(vector_Kd: Tensor) -> Tensor:
+    """[K d, K] whose column k holds vector k in the rows of head k."""
+    num_heads, head_size = vector_Kd.shape
+    own_DK = torch.eye(num_heads, device=vector_Kd.device).repeat_interleave(head_size, dim=0)
+    return own_DK * vector_Kd.reshape(-1, 1)
 
 
 def _dropped_product(h_NF: Tensor, weight_FD: Tensor, dropout: Dropout | None, number: int) -> Tensor:

@@ -3,11 +3,14 @@
 from collections.abc import Iterable
 
 import numpy as np
+from scipy.special import softmax
 
 from gcl.errors import NotDefined
 from gcl.evaluation.agreement import classification_scores
 from gcl.evaluation.config import EvaluateConfig
-from gcl.evaluation.probe import fit_probes, prepared
+from gcl.evaluation.probe import Probe, fit_probes, prepared
+from gcl.evaluation.protocols import PROTOCOLS
+from gcl.evaluation.restarts import auc_scores, restart_scores
 from gcl.evaluation.results import MetricRow, summarise
 from gcl.graph import Labels, Split
 
@@ -42,16 +45,10 @@ def classification_rows(
     z_ND = prepared(z_ND, config)
     repeats: dict[str, list[dict[str, float]]] = {"validation": [], "test": []}
     for split in splits:
-        probes = fit_probes(z_ND, labels.y_N, split, config, num_classes=labels.num_classes, seed=seed)
-        predicted = [probe.predict(z_ND) for probe in probes]
-        for part, values in repeats.items():
-            nodes = getattr(split, part)
-            if not len(nodes):
-                continue
-            scores = [classification_scores(given_N[nodes], labels.y_N[nodes]) for given_N in predicted]
-            if len(splits) > 1:
+        for part, scores in _scores(z_ND, labels, split, config, protocol=protocol, seed=seed).items():
+            if len(splits) > 1 and scores:
                 scores = [{name: float(np.mean([s[name] for s in scores])) for name in scores[0]}]
-            values += scores
+            repeats[part] += scores
     over = "splits" if len(splits) > 1 else "probe seeds"
     return [
         row
@@ -66,6 +63,32 @@ def classification_rows(
             over=over,
         )
     ]
+
+
+def _scores(
+    z_ND: np.ndarray, labels: Labels, split: Split, config: EvaluateConfig, *, protocol: str, seed: int
+) -> dict[str, list[dict[str, float]]]:
+    """The scores of each probe on the validation and the test nodes of a split."""
+    has_restarts = PROTOCOLS[protocol].has_restarts
+    if has_restarts and config.probe == "linear":
+        return restart_scores(z_ND, labels.y_N, split, config, num_classes=labels.num_classes, seed=seed)
+    probes = fit_probes(z_ND, labels.y_N, split, config, num_classes=labels.num_classes, seed=seed)
+    predicted = [probe.predict(z_ND) for probe in probes]
+    found: dict[str, list[dict[str, float]]] = {"validation": [], "test": []}
+    for part, values in found.items():
+        nodes = getattr(split, part)
+        if not len(nodes):
+            continue
+        values += [classification_scores(given_N[nodes], labels.y_N[nodes]) for given_N in predicted]
+        if has_restarts:
+            for score, probe in zip(values, probes, strict=True):
+                score["auc"] = _auc(probe, z_ND[nodes], labels.y_N[nodes])
+    return found
+
+
+def _auc(probe: Probe, z_MD: np.ndarray, y_M: np.ndarray) -> float:
+    p_MK = softmax(probe.logits(z_MD), 1)[:, None, probe.classes_C]
+    return float(auc_scores(p_MK, y_M, probe.classes_C)[0])
 
 
 def usable_splits(splits: tuple[Split, ...], labels: Labels) -> tuple[tuple[Split, ...], list[str]]:

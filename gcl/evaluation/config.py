@@ -18,7 +18,8 @@ class EvaluateConfig(Config):
     probe: Literal["logistic", "linear"] = Field(
         "logistic",
         description="logistic: L2-penalised multinomial regression, C chosen on validation; "
-        "linear: one softmax layer by Adam, read at the best validation epoch",
+        "linear: one softmax layer by Adam, read at the best validation epoch; under heco-20, -40 and -60 "
+        "from Xavier-uniform weights, each metric read at its own best epoch",
     )
     normalise: bool = Field(True, description="scale embeddings to length 1 before the probe")
     probe_c: tuple[float, ...] = Field(

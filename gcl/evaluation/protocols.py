@@ -33,12 +33,14 @@ class Protocol:
         rule: the rule in words, for reports.
         splits: gives the splits of a node classification protocol.
         rows: gives the figures of one embedding, for one that is more than splits and a probe.
+        has_restarts: whether AUC is reported too, and the linear probe is HeCo's: see `restarts`.
     """
 
     task: str
     rule: str
     splits: SplitRule | None = None
     rows: Callable[..., list[MetricRow]] | None = None
+    has_restarts: bool = False
 
 
 _NUMBERED = re.compile(r"(.+?)[-_/:. ]?\d+")
@@ -101,8 +103,13 @@ def labelled_nodes(labels: Labels | None) -> np.ndarray:
     return np.zeros(0, np.int64) if labels is None else np.flatnonzero(labels.y_N >= 0)
 
 
-def _own(name: str, rule: str) -> Protocol:
-    return Protocol("node_classification", rule, partial(own_splits, protocol=name))
+def _own(name: str, rule: str, *, has_restarts: bool = False) -> Protocol:
+    return Protocol("node_classification", rule, partial(own_splits, protocol=name), has_restarts)
+
+
+def _heco(number: int) -> Protocol:
+    rule = f"{number} training nodes a class, 1000 validation, 1000 test, as given"
+    return _own(f"heco-{number}", rule, has_restarts=True)
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -112,9 +119,9 @@ PROTOCOLS: dict[str, Protocol] = {
     "digits-20": _own("digits-20", "20 training nodes a class, 300 validation, the rest test"),
     "geom-10": _own("geom-10", "the 10 given splits, 48/32/20 %"),
     "wikics-20": _own("wikics-20", "the 20 given splits"),
-    "heco-20": _own("heco-20", "20 training nodes a class, 1000 validation, 1000 test, as given"),
-    "heco-40": _own("heco-40", "40 training nodes a class, 1000 validation, 1000 test, as given"),
-    "heco-60": _own("heco-60", "60 training nodes a class, 1000 validation, 1000 test, as given"),
+    "heco-20": _heco(20),
+    "heco-40": _heco(40),
+    "heco-60": _heco(60),
     "given": _own("given", "the splits the data set brings"),
     "random-10-10-80": Protocol(
         "node_classification",

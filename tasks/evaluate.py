@@ -50,6 +50,7 @@ def evaluate(work: Work, config: EvaluateConfig) -> None:
     """Judge the method's embeddings and the controls by the same probes."""
     _refuse_other_graph(work)
     labels, workspace = read_labels(work.input("labels")), work.workspace()
+    graph_facts = work.metadata("graph")
     inputs = EvaluationInputs(
         embeddings={
             "method": ParquetRows(work.input("embeddings") / "embeddings.parquet", "z"),
@@ -59,15 +60,20 @@ def evaluate(work: Work, config: EvaluateConfig) -> None:
         graph=read_graph(work.input("graph"), with_features=False, workspace=workspace),
         labels=labels,
         splits=read_splits(work.input("labels")),
-        held_out_rate=float(work.metadata("graph")["edge_holdout"]),
+        held_out_rate=float(graph_facts["edge_holdout"]),
         held_out=_read_held_out(work.input("labels") / "held_out_edges.parquet"),
         cluster_N=read_column(work.input("clusters") / "clusters.parquet", "cluster"),
         cluster_protocol=_cluster_protocol(work),
         uncertainty_N=read_column(work.input("uncertainty") / "uncertainty.parquet", "uncertainty"),
         checks=_checks(work, workspace),
-        rows_are_graphs=work.metadata("graph").get("rows") == "graphs",
+        rows_are_graphs=graph_facts.get("rows") == "graphs",
     )
     evaluation = evaluate_embeddings(inputs, config, seed=work.seed, workspace=workspace)
+    if inputs.rows_are_graphs:
+        evaluation.notes.append(
+            f"rows are graphs; the control smoothed is what their nodes have: {graph_facts['features']}; "
+            "random_init is the untrained encoder"
+        )
     if "negatives" in work.inputs:
         pairs = _read_pairs(work.input("negatives") / "pairs.parquet")
         evaluation.metrics.extend(negative_weight_rows(pairs, labels, seed=work.seed))

@@ -44,6 +44,7 @@ def report(work: Work, config: ReportConfig) -> None:
             title=config.title,
             graph=work.metadata("graph"),
             hetero=work.metadata("hetero") if "hetero" in work.inputs else None,
+            collection=work.metadata("collection") if "collection" in work.inputs else None,
             metapaths=work.metadata("metapaths")["metapaths"] if "metapaths" in work.inputs else [],
             metrics=_metric_rows(work),
             oracle=_oracle(work),

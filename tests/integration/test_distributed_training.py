@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from flows.config import ConfigurationError, load_config
 from flows.exit_codes import describe, exit_code
@@ -21,6 +22,7 @@ from gcl.methods import build_method
 from gcl.methods.base import TrainingData
 from gcl.methods.configs import DmatIConfig
 from gcl.torchrun import ProcessLost, SharedWorkspace, open_shared, train_in_processes
+from gcl.trainer import train
 from gcl.trainer_config import TrainConfig
 from tests.faults.injection import REPOSITORY
 from tests.tiny_runs import DirectRun, run_direct, tiny
@@ -305,6 +307,17 @@ def test_more_processes_than_devices_are_refused(tmp_path: Path) -> None:
     ):
         config = TrainConfig(num_processes=2)
         train_in_processes(**small(tmp_path, config=config, device="cuda"))  # type: ignore[arg-type]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_two_devices_train_as_one(tmp_path: Path) -> None:
+    arguments = small(tmp_path)
+    config = TrainConfig(epochs=2, batch_size=45, checkpoint_every=1)
+    alone = train(arguments["method"], arguments["data"], config, seed=0, device="cuda")  # type: ignore[arg-type]
+    together = train_in_processes(**small(tmp_path, device="cuda"))  # type: ignore[arg-type]
+    for first, second in zip(alone.history, together.history, strict=True):
+        assert second == pytest.approx(first, rel=1e-4)
 
 
 READER = """

@@ -39,8 +39,8 @@ class Protocol:
     task: str
     rule: str
     splits: SplitRule | None = None
-    rows: Callable[..., list[MetricRow]] | None = None
     has_restarts: bool = False
+    rows: Callable[..., list[MetricRow]] | None = None
 
 
 _NUMBERED = re.compile(r"(.+?)[-_/:. ]?\d+")

@@ -13,7 +13,12 @@ store_app = typer.Typer(
     no_args_is_help=True, help="The artifacts and the runs: what there is, where it came from, its health."
 )
 
-STORE_OPTION = typer.Option("--store", help="Directory of the artifacts.", envvar="GCLFLOW_STORE")
+STORE_OPTION = typer.Option(
+    "--store",
+    metavar="DIR",
+    help="Directory of the artifacts, or s3://BUCKET/PREFIX (docs/object-store.md).",
+    envvar="GCLFLOW_STORE",
+)
 _RUN = typer.Argument(
     metavar="RUN", help="Start of a run's id (`gclflow store runs`), or a series: its last good run."
 )

@@ -74,8 +74,8 @@ class Remote(Protocol):
     def list(self, prefix: str) -> Iterator[Listed]:
         """All objects whose name starts so, by name."""
 
-    def read(self, name: str, *, max_bytes: int = MAX_BYTES) -> Stored | None:
-        """A small object, cut after `max_bytes` + 1 bytes; None where there is none."""
+    def read(self, name: str) -> Stored | None:
+        """A small object, cut once it is larger than any of ours; None where there is none."""
 
     def stream(self, name: str) -> Iterator[bytes]:
         """The bytes of an object, in chunks.

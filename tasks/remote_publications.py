@@ -103,7 +103,7 @@ class Publications:
 
     def is_there(self, stage: str, key: str) -> bool:
         """Whether there is anything under a key, intact or not."""
-        return self.remote.read(manifest_name(stage, key), max_bytes=0) is not None
+        return self.remote.read(manifest_name(stage, key)) is not None
 
     def current(self, stage: str, key: str) -> Published | None:
         """What is published under a key now; what does not parse goes to the quarantine."""
@@ -241,7 +241,7 @@ class Publications:
         return Published(publication, stored.modified, stored.tag)
 
     def _is_still(self, name: str, tag: str) -> bool:
-        stored = self.remote.read(name, max_bytes=0)
+        stored = self.remote.read(name)
         return stored is not None and stored.tag == tag
 
     def _quarantine(self, stage: str, key: str, attempt: str | None, reason: str, *, tag: str) -> None:

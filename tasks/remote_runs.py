@@ -47,7 +47,7 @@ class RemoteRunFiles(RunFiles):
 
     def exists(self, series: str, name: str) -> bool:
         """See `RunFiles`."""
-        return self.remote.read(_object(series, name), max_bytes=0) is not None
+        return self.remote.read(_object(series, name)) is not None
 
     def write(self, series: str, name: str, body: Any) -> None:
         """See `RunFiles`."""

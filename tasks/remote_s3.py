@@ -59,7 +59,7 @@ class S3Remote:
                         tag=found["ETag"],
                     )
 
-    def read(self, name: str, *, max_bytes: int = MAX_BYTES) -> Stored | None:
+    def read(self, name: str) -> Stored | None:
         """See `Remote`."""
         for attempt in range(MAX_TRIES):
             with self._told():
@@ -67,7 +67,7 @@ class S3Remote:
                 if found is None:
                     return None
                 try:
-                    data = found["Body"].read(max_bytes + 1)
+                    data = _read(found["Body"])
                 except _broken_off():
                     if attempt == MAX_TRIES - 1:
                         raise
@@ -217,6 +217,15 @@ def _client(address: str) -> Any:
         raise StoreUnusable(
             f"store {address}: the AWS configuration cannot be used: {_plain(error)}"
         ) from None
+
+
+def _read(body: Any) -> bytes:
+    """A body, cut beyond the largest that is ours; up to its end, since only that tells that it is whole."""
+    data = b""
+    while len(data) <= MAX_BYTES and (chunk := body.read(MAX_BYTES + 1 - len(data))):
+        data += chunk
+    body.close()
+    return data
 
 
 def _broken_off() -> tuple[type[Exception], ...]:

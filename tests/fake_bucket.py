@@ -6,13 +6,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from tasks.remote import MAX_BYTES, Listed, RemoteUnreachable, Stored
+from tasks.remote import MAX_BYTES, Listed, RemoteUnreachable, Stored, unseal
+from tasks.remote_store import RemoteStore
+
+ADDRESS = "s3://bucket/prefix"
+OpenStore = Callable[[str], RemoteStore]
 
 
 class FakeBucket:
     """What `tasks.remote.Remote` asks for, on a dictionary; `before` sees every call and may raise."""
 
-    def __init__(self, address: str = "s3://bucket/prefix") -> None:
+    def __init__(self, address: str = ADDRESS) -> None:
         self.address = address
         self.objects: dict[str, bytes] = {}
         self.modified: dict[str, float] = {}
@@ -27,13 +31,13 @@ class FakeBucket:
             found = [self._listed(name) for name in sorted(self.objects) if name.startswith(prefix)]
         yield from found
 
-    def read(self, name: str, *, max_bytes: int = MAX_BYTES) -> Stored | None:
+    def read(self, name: str) -> Stored | None:
         self._note("read", name)
         with self._lock:
             if name not in self.objects:
                 return None
             listed = self._listed(name)
-            return Stored(self.objects[name][: max_bytes + 1], listed.modified, listed.tag)
+            return Stored(self.objects[name][: MAX_BYTES + 1], listed.modified, listed.tag)
 
     def stream(self, name: str) -> Iterator[bytes]:
         self._note("stream", name)
@@ -109,3 +113,8 @@ class FakeBucket:
     def _listed(self, name: str) -> Listed:
         data = self.objects[name]
         return Listed(name, len(data), self.modified[name], hashlib.sha256(data).hexdigest())
+
+
+def notes(bucket: FakeBucket) -> list[str]:
+    """Why things are in the bucket's quarantine."""
+    return [unseal(bucket.objects[name])["reason"] for name in bucket.below("quarantine/")]

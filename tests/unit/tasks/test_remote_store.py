@@ -4,7 +4,6 @@ import json
 import random
 import shutil
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,42 +11,16 @@ import pytest
 from tasks.artifact import Manifest
 from tasks.errors import ArtifactCorrupted, StoreFull, StoreUnusable
 from tasks.maintenance import open_store
-from tasks.remote import Publication, RemoteUnreachable, manifest_name, unseal
+from tasks.remote import Publication, RemoteUnreachable, manifest_name
 from tasks.remote_store import RemoteStore
 from tasks.runs import Runs
 from tasks.store import Store
-from tests.fake_bucket import FakeBucket
+from tests.fake_bucket import ADDRESS, FakeBucket, OpenStore, notes
 from tests.tiny_runs import key_of, publish
 
-ADDRESS = "s3://bucket/prefix"
 KEY = key_of("one")
 FILES = {"graph/nodes.bin": b"nodes" * 40, "labels/empty.bin": b"", "volatile/timing.json": b"{}"}
 OTHER = FILES | {"graph/nodes.bin": b"other"}
-OpenStore = Callable[[str], RemoteStore]
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> FakeBucket:
-    made = FakeBucket(ADDRESS)
-    monkeypatch.setattr("tasks.remote_store.connect", lambda root: made)
-    return made
-
-
-@pytest.fixture
-def machine(bucket: FakeBucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenStore:
-    """Opens the store as a machine of some name does, with a cache of its own."""
-
-    def opened(name: str) -> RemoteStore:
-        monkeypatch.setenv("GCLFLOW_STORE_CACHE", str(tmp_path / name))
-        store = Store(ADDRESS)
-        assert isinstance(store, RemoteStore)
-        return store
-
-    return opened
-
-
-def notes(bucket: FakeBucket) -> list[str]:
-    return [unseal(bucket.objects[name])["reason"] for name in bucket.below("quarantine/")]
 
 
 def quarantined_here(store: Store) -> list[str]:

@@ -308,14 +308,7 @@ class WeightedEdges:
     def __init__(
         self, indptr: np.ndarray, indices: np.ndarray, *, backend: BackendName = "auto", device: str = "cpu"
     ) -> None:
-        """Take CSR arrays (indices sorted within a row).
-
-        Args:
-            indptr: int32 or int64 of N + 1.
-            indices: E columns, of indptr's type.
-            backend: ``auto``, ``dgl`` or ``torch``.
-            device: torch device of weights and rows.
-        """
+        """Take CSR arrays (indices sorted within a row); arguments as of `Propagation`."""
         import torch
 
         self.num_nodes, self.backend = len(indptr) - 1, resolve_backend(backend, device)
@@ -333,7 +326,7 @@ class WeightedEdges:
 
     def weighted_sum(self, weight_E: "torch.Tensor", x_Nc: "torch.Tensor") -> "torch.Tensor":
         """W x: for each row the sum of its columns' rows of `x_Nc`, weighted."""
-        if self.backend == "dgl":
+        if self.backend == "dgl" and x_Nc.shape[1] > 1:  # dgl's kernel for single columns wants edge ids
             from dgl.ops import u_mul_e_sum
 
             return u_mul_e_sum(self._graph, x_Nc.contiguous(), weight_E[:, None])  # type: ignore[no-any-return]
@@ -341,7 +334,7 @@ class WeightedEdges:
 
     def transposed_sum(self, weight_E: "torch.Tensor", x_Nc: "torch.Tensor") -> "torch.Tensor":
         """W^T x: for each column the sum of its rows' rows of `x_Nc`, weighted."""
-        if self.backend == "dgl":
+        if self.backend == "dgl" and x_Nc.shape[1] > 1:  # dgl's kernel for single columns wants edge ids
             from dgl.ops import u_mul_e_sum
 
             return u_mul_e_sum(self._reversed, x_Nc.contiguous(), weight_E[:, None])  # type: ignore[no-any-return]

@@ -119,7 +119,7 @@ def make_metapaths(graph):
 
 
 def make_collection(x_GF):
-    """Graphs of 3 to 8 nodes in a ring, some with a chord; nodes have features like the row of their graph."""
+    """Graphs of 3 to 8 nodes in a ring, some with a chord; nodes have features like their graph's row."""
     generator = np.random.default_rng(6)
     size_G = generator.integers(3, 9, len(x_GF))
     graph_N, first_G = np.repeat(np.arange(len(x_GF)), size_G), np.cumsum(size_G) - size_G

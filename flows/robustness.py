@@ -42,7 +42,9 @@ SEEDS = "0..2"
 class RobustnessConfig(Config):
     """Which cells the study has; each is a victim with its training and depth, and a seed."""
 
-    num_rounds: tuple[int, ...] = Field((2, 3, 4), min_length=1, description="K of the victims: counts")
+    num_rounds: tuple[Annotated[int, Field(ge=1, le=16)], ...] = Field(
+        (2, 3, 4), min_length=1, description="K of the victims: counts >= 1"
+    )
     trainings: tuple[VictimName, ...] = Field(
         ("scratch", "graphcl", "augcl"), min_length=1, description="how the victims are trained"
     )

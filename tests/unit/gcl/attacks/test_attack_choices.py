@@ -122,6 +122,24 @@ def test_gradargmax_breaks_ties_by_position_and_skips_what_would_not_help(padded
     assert GradArgmax().candidates(away)[1].tolist() == [[-1, -1]]
 
 
+@pytest.mark.parametrize("num_rounds", [2, 3])
+def test_gradargmax_does_not_let_round_off_choose(padded, num_rounds):
+    """In a ring all pairs at one distance have one gradient, in exact arithmetic: the first one is taken."""
+    graphs = padded(*[(size, [(node, (node + 1) % size) for node in range(size)]) for size in (7, 11, 13)])
+    for seed in range(5):
+        model = GraphClassifier(
+            embedding_size=16,
+            num_rounds=num_rounds,
+            hidden_size=8,
+            num_classes=2,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        for label in (0, 1):
+            target = Target(model, graphs, torch.full((3,), 1 - label))
+            for u, v in GradArgmax().candidates(target)[label].tolist():
+                assert (u, v) == (-1, -1) or (u == 0 and v <= 6)
+
+
 def test_gradargmax_leaves_a_graph_that_its_candidates_do_not_flip(padded, counts_edges):
     target = Target(counts_edges(1.0, 13.0), padded(PATH), torch.tensor([0]))
     assert GradArgmax().candidates(target)[1].tolist() == [[0, 2]]

@@ -1,0 +1,324 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from pydantic import ValidationError
+
+import gcl.methods.hgcvae as hgcvae
+from gcl.errors import NotDefined, UnsuitableSetting
+from gcl.graph import Graph
+from gcl.hetero_graph import Metapath
+from gcl.losses.grouped import cosine_rows
+from gcl.methods import build_method
+from gcl.methods.base import TrainingData, TrainingSize
+from gcl.methods.configs import HgcvaeConfig
+from gcl.methods.hgcvae_inputs import mask_rows
+from gcl.methods.hgcvae_negatives import Bank
+from gcl.methods.hgcvae_schedules import copies_at, free_nats, kl_weight_at, mask_rate_at
+from gcl.random import torch_generator
+from gcl.trainer import train
+from gcl.trainer_config import TrainConfig
+
+NUM_NODES, NUM_FEATURES = 80, 50
+SMALL = {"embedding_size": 32, "num_heads": 2, "num_layers": 2}
+
+
+def config_of(**settings):
+    return HgcvaeConfig(**(SMALL | settings))
+
+
+def data_of(*, num_nodes=NUM_NODES, has_features=True):
+    generator = np.random.default_rng(0)
+    x_NF = (generator.random((num_nodes, NUM_FEATURES)) < 0.2).astype(np.float32) if has_features else None
+    paths = []
+    for name, density in (("few", 0.02), ("many", 0.3)):
+        mask = generator.random((num_nodes, num_nodes)) < density
+        paths.append(
+            Metapath(name, sp.csr_matrix((mask | mask.T | np.eye(num_nodes, dtype=bool)).astype("f")))
+        )
+    none = np.zeros(0, np.int64)
+    return TrainingData(num_nodes, graph=Graph(num_nodes, none, none, x_NF), metapaths=tuple(paths))
+
+
+def method_of(seed=0, *, data=None, **settings):
+    data = data or data_of()
+    return build_method(
+        config_of(**settings),
+        num_features=data.graph.num_features,
+        num_nodes=data.num_nodes,
+        num_metapaths=len(data.metapaths),
+        seed=seed,
+    )
+
+
+def terms_of(*, epoch=0, seed=0, data=None, **settings):
+    data = data or data_of()
+    method = method_of(seed, data=data, **settings)
+    rows = next(method.epoch_batches(data, epoch=epoch, seed=seed, batch_size=2))
+    return method.training_loss(data.batch(rows), epoch=epoch, step=0, seed=seed)
+
+
+def test_masking_grows_as_in_the_released_code():
+    config = config_of()
+    rates = [mask_rate_at(epoch, config) for epoch in range(40)]
+    assert rates[:3] == pytest.approx([0.3, 0.3075, 0.315])
+    assert rates[39] == pytest.approx(0.5925)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"mask_schedule": "constant"}, [0.3, 0.3, 0.3]),
+        ({"mask_schedule": "exponential"}, [0.3, 0.3 * 2**0.5, 0.6]),
+        ({"mask_schedule": "step", "mask_step": 0.01}, [0.3, 0.5, 0.6]),
+        ({"mask_schedule": "linear", "mask_rate_end": 0.5}, [0.3, 0.4, 0.5]),
+        ({"mask_rate": 0.7}, [0.7, 0.8, 0.8]),  # never above max_mask_rate
+    ],
+)
+def test_other_schedules_of_masking(settings, expected):
+    config = config_of(**settings)
+    assert [mask_rate_at(epoch, config) for epoch in (0, 20, 40)] == pytest.approx(expected)
+
+
+def test_vi_copies_grow_as_in_the_released_code_and_are_clamped():
+    config = config_of()
+    assert [copies_at(epoch, config)[1] for epoch in (0, 1, 2, 12, 25, 39)] == [0, 0, 1, 9, 20, 20]
+    assert all(sum(copies_at(epoch, config)) == 20 for epoch in range(40))
+    assert copies_at(39, config_of(clamp_negatives=False)) == (0, 31)
+    strict = config_of(mode="strict", schedule_epochs=100)
+    assert [copies_at(epoch, strict)[1] for epoch in (0, 30, 60, 99)] == [0, 10, 20, 20]
+    assert copies_at(30, config_of(negatives="dropout")) == (20, 0)
+    assert copies_at(0, config_of(negatives="vi")) == (0, 20)
+
+
+def test_divergence_warms_up_in_strict_mode_alone():
+    strict = config_of(mode="strict", kl_weight=0.5)
+    assert [kl_weight_at(epoch, strict) for epoch in (0, 6, 12, 30)] == pytest.approx([0, 0.25, 0.5, 0.5])
+    assert kl_weight_at(0, config_of(kl_weight=0.5)) == 0.5
+    assert (free_nats(strict), free_nats(config_of())) == (0.02, 0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_reference_divergence_and_reconstruction_are_the_constants_they_are_said_to_be(seed):
+    terms = terms_of(seed=seed, embedding_size=256)
+    assert 1.45 <= terms["kl"] <= 1.65
+    assert 0.99 * math.log(NUM_FEATURES) * 0.99 <= terms["reconstruction"] <= math.log(NUM_FEATURES)
+
+
+def test_posteriors_have_length_one_in_reference_mode_and_are_clipped_in_strict_mode():
+    data = data_of()
+    for mode in ("reference", "strict"):
+        method = method_of(mode=mode, data=data)
+        with torch.no_grad():
+            for parameter in method.posterior.parameters():
+                parameter.mul_(30)
+        h_ND = torch.randn(NUM_NODES, 32, generator=torch.Generator().manual_seed(0))
+        mean_ND, log_std_ND = method._posterior_of(h_ND, method._ready(data))
+        if mode == "reference":
+            torch.testing.assert_close(mean_ND.norm(dim=1), torch.ones(NUM_NODES))
+            torch.testing.assert_close(log_std_ND.norm(dim=1), torch.ones(NUM_NODES))
+        else:
+            assert mean_ND.norm(dim=1).min() > 2
+            assert (log_std_ND.min(), log_std_ND.max()) == (-5, 2)
+
+
+def test_masked_rows_are_kept_replaced_or_the_token_in_the_shares_asked_for():
+    x_NF, token_F = torch.arange(200.0).view(100, 2) + 1, torch.tensor([-1.0, -2.0])
+    config = config_of(unchanged_rate=0.25, replaced_rate=0.5)
+    masked = mask_rows(x_NF, token_F, 0.4, config, torch_generator(0, "test"))
+    assert len(masked.nodes) == len(set(masked.nodes.tolist())) == 40
+    is_token = (masked.x_NF == token_F).all(1)
+    is_same = (masked.x_NF == x_NF).all(1)
+    assert is_token.sum() == 10
+    assert is_same[masked.nodes].sum() in range(10, 13)  # a row may be replaced by itself
+    others = np.setdiff1d(np.arange(100), masked.nodes.numpy())
+    assert is_same[others].all()
+    assert len(mask_rows(x_NF[:2], token_F, 0.3, config, torch_generator(0, "test")).nodes) == 1
+
+
+def sources_of(num_nodes=400, size=64):
+    generator = torch.Generator().manual_seed(0)
+    anchor, mean = (cosine_rows(torch.randn(num_nodes, size, generator=generator)) for _ in range(2))
+    return [anchor, mean, torch.zeros(num_nodes, size)]
+
+
+def bank_of(epoch=0, **settings):
+    return Bank(config_of(**settings), 400, torch.device("cpu"), 0, epoch, 0)
+
+
+@pytest.mark.parametrize("mode", ["reference", "strict"])
+def test_bank_has_all_copies_or_as_many_negatives_as_asked_for(mode):
+    sources = sources_of()
+    whole = bank_of(10, mode=mode, num_negatives="all").blocks()
+    assert len(whole) == 20
+    assert all(block.draw(sources).shape == (400, 64) for block in whole)
+    some = bank_of(10, mode=mode, num_negatives=1000).blocks()
+    sizes = [len(block.draw(sources)) for block in some]
+    share = copies_at(10, config_of(mode=mode))[1] / 20
+    assert sizes == [round(1000 * (1 - share)), round(1000 * share)]
+    for block in (whole[0], whole[-1], *some):  # drawn again in the backward pass
+        assert torch.equal(block.draw(sources), block.draw(sources))
+    assert not torch.equal(whole[0].draw(sources), whole[1].draw(sources))
+    assert all((block.source_Q is not None) == (mode == "strict") for block in (*whole, *some))
+
+
+def test_vi_negatives_are_easy_in_reference_mode_and_as_near_as_the_noise_says_in_strict_mode():
+    sources = sources_of()
+    for mode, expected in (("reference", 3 / (9 + 64) ** 0.5), ("strict", 1 / 1.25**0.5)):
+        block = bank_of(negatives="vi", num_negatives="all", mode=mode).blocks()[0]
+        cosine = (cosine_rows(block.draw(sources)) * sources[1]).sum(1)
+        assert cosine.mean().item() == pytest.approx(expected, rel=0.05)
+    dropped = bank_of(negatives="dropout", num_negatives="all").blocks()[0].draw(sources)
+    cosine = (cosine_rows(dropped) * sources[0]).sum(1)
+    assert cosine.mean().item() == pytest.approx(0.9**0.5, rel=0.01)
+
+
+def test_watched_terms_are_there_in_every_epoch_so_that_they_make_columns():
+    names = {frozenset(terms_of(epoch=epoch)) for epoch in (0, 20, 39)}
+    assert len(names) == 1
+    assert {"vi_negative_similarity_95", "dropout_negative_similarity", "active_units", "largest_kl"} <= set(
+        *names
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "absent"),
+    [
+        ({"contrast_weight": 0}, "contrast"),
+        ({"kl_weight": 0}, "kl"),
+        ({"reconstruction_weight": 0}, "reconstruction"),
+        ({"negatives": "dropout"}, "vi_negative_similarity"),
+        ({"negatives": "vi"}, "dropout_negative_similarity"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["reference", "strict"])
+def test_what_is_switched_off_is_not_there(settings, absent, mode):
+    terms = terms_of(mode=mode, **settings)
+    assert absent not in terms
+    assert torch.isfinite(terms["loss"])
+
+
+def test_loss_is_the_weighted_sum_of_its_parts():
+    for mode, warm in (("reference", 1.0), ("strict", 6 / 12)):
+        terms = terms_of(mode=mode, epoch=6)
+        parts = 0.8 * terms["contrast"] + 0.7 * warm * terms["kl"] + 0.2 * terms["reconstruction"]
+        torch.testing.assert_close(terms["loss"].detach(), parts)
+
+
+def test_layers_that_nothing_reads_are_not_built():
+    assert method_of(kl_weight=0, negatives="dropout").posterior is None
+    assert method_of(kl_weight=0, negatives="dropout", mode="strict").posterior is not None  # z is decoded
+    assert method_of(reconstruction_weight=0).decoder is None
+
+
+def test_embedding_is_not_touched_by_masking_or_dropout():
+    data = data_of()
+    first = method_of(data=data).embed(data)
+    others = {"mask_rate": 0.6, "feature_dropout_rate": 0.5, "attention_dropout_rate": 0.6}
+    assert np.array_equal(first, method_of(data=data, **others).embed(data))
+
+
+def test_embedding_is_the_encoders_output_or_the_mean():
+    data = data_of()
+    for mode, other in (("reference", "mu"), ("strict", "h")):
+        method, another = method_of(mode=mode, data=data), method_of(mode=mode, embed=other, data=data)
+        assert not np.allclose(method.embed(data), another.embed(data))
+    assert np.allclose(np.linalg.norm(method_of(embed="mu", data=data).embed(data), axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["reference", "strict"])
+def test_gradient_of_the_whole_loss_is_that_of_differences(mode):
+    data = data_of(num_nodes=30)
+    method = method_of(mode=mode, data=data, num_negatives=40, negatives="vi")
+    # A token of zeros makes logits of exactly 0, where the leaky ReLU has a kink: no slope to compare with.
+    torch.nn.init.normal_(method.mask_token, generator=torch.Generator().manual_seed(5))
+    rows = next(method.epoch_batches(data, epoch=30, seed=0, batch_size=2))
+
+    def loss():
+        return method.training_loss(data.batch(rows), epoch=30, step=0, seed=0)["loss"]
+
+    loss().backward()
+    parameters = [p for p in method.parameters() if p.grad is not None]
+    directions = [p.grad / p.grad.norm() for p in parameters]
+    slope = sum((p.grad * d).sum() for p, d in zip(parameters, directions, strict=True)).item()
+    values = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            for parameter, direction in zip(parameters, directions, strict=True):
+                parameter.add_(sign * 2e-4 * direction)
+        values.append(loss().item())
+        with torch.no_grad():
+            for parameter, direction in zip(parameters, directions, strict=True):
+                parameter.sub_(sign * 2e-4 * direction)
+    assert (values[0] - values[1]) / 4e-4 == pytest.approx(slope, rel=0.02)
+
+
+def test_nodes_without_features_get_the_identity():
+    data = data_of(has_features=False)
+    method = method_of(data=data)
+    assert torch.equal(method._ready(data).x_NF, torch.eye(NUM_NODES))
+    train(method, data, TrainConfig(epochs=1), seed=0)
+    with pytest.raises(ValueError, match="built for 80 nodes, not 70"):
+        method.check(data_of(num_nodes=70, has_features=False))
+    with pytest.raises(UnsuitableSetting, match="give the target nodes features"):
+        build_method(config_of(), num_features=0, num_nodes=20_001, num_metapaths=1, seed=0)
+    assert hgcvae.MAX_IDENTITY_NODES == 20_000
+
+
+def test_rows_of_features_sum_to_one_unless_told_otherwise():
+    data = data_of()
+    assert torch.allclose(method_of(data=data)._ready(data).x_NF.sum(1), torch.ones(NUM_NODES), atol=1e-6)
+    raw = method_of(data=data, normalise_input="none")._ready(data).x_NF
+    assert np.array_equal(raw.numpy(), data.graph.x_NF)
+
+
+def test_metapaths_must_be_there_and_as_many_as_before():
+    data = data_of()
+    with pytest.raises(NotDefined, match="reads metapaths"):
+        build_method(config_of(), num_features=NUM_FEATURES, num_nodes=NUM_NODES, num_metapaths=None, seed=0)
+    method = method_of(data=data)
+    with pytest.raises(NotDefined, match="reads metapaths"):
+        method.check(replace(data, metapaths=None))
+    with pytest.raises(ValueError, match="built for 2 metapaths, not 1"):
+        method.check(replace(data, metapaths=data.metapaths[:1]))
+    wrong = Metapath("wrong", sp.eye(NUM_NODES + 1, format="csr", dtype=np.float32))
+    with pytest.raises(ValueError, match="metapath wrong does not join"):
+        method.check(replace(data, metapaths=(data.metapaths[0], wrong)))
+    with pytest.raises(UnsuitableSetting, match="max_nodes=50"):
+        method_of(data=data, max_nodes=50).check(data)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"embedding_size": 33}, "no multiple of num_heads"),
+        ({"unchanged_rate": 0.6, "replaced_rate": 0.6}, "at most 1 together"),
+        ({"contrast_weight": 0, "reconstruction_weight": 0}, "nothing to learn from"),
+        ({"contrast_on": "z"}, "needs mode=strict"),
+        ({"mask_rate_end": 0.2}, "masking grows"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(ValidationError, match=message):
+        config_of(**settings)
+
+
+def test_notes_say_which_mode_and_what_became_of_the_posterior():
+    data = data_of()
+    said = " ".join(method_of(data=data).notes(data))
+    assert "reference mode: the divergence (1.5)" in said
+    assert "32 dimensions active" in said
+    said = " ".join(method_of(data=data, mode="strict").notes(data))
+    assert "strict mode, reconstruction by esce_focal" in said
+
+
+def test_memory_grows_with_width_and_with_dense_neighbours():
+    def total(config, num_edges=10**4):
+        size = TrainingSize(4057, num_edges, 334, 512)
+        return sum(hgcvae.Hgcvae.memory_estimate(config, size).values())
+
+    assert total(HgcvaeConfig()) > 3 * total(HgcvaeConfig(embedding_size=256))
+    assert 1 << 30 < total(HgcvaeConfig(), 7 * 10**6) < 4 << 30

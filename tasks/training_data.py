@@ -46,7 +46,12 @@ def build_for(data: TrainingData, config: MethodConfig, *, num_classes: int | No
     else:
         num_features = data.graph.num_features if data.graph is not None else 0
     return build_method(
-        config, num_features=num_features, num_classes=num_classes, num_nodes=data.num_nodes, seed=seed
+        config,
+        num_features=num_features,
+        num_classes=num_classes,
+        num_nodes=data.num_nodes,
+        num_metapaths=len(data.metapaths or ()),
+        seed=seed,
     )
 
 

@@ -141,12 +141,6 @@ _FIGURES = (
     *in_range("counts_positive", "n", 1, None),
 )
 
-_HISTORY = (
-    exactly("every_epoch_present", "rows", fact("num_epochs")),
-    *in_range("epochs_not_negative", "epoch", 0, None),
-    no_row("epochs_increasing", p.not_increasing("epoch")),
-)
-
 CLAUSES: dict[str, tuple[Clause, ...]] = {
     "graph.nodes": (
         *_a_row_per_node(),
@@ -250,8 +244,14 @@ CLAUSES: dict[str, tuple[Clause, ...]] = {
             ),
         ),
     ),
-    "model.history": _HISTORY,
-    "victim.history": _HISTORY,
+    **dict.fromkeys(
+        ("model.history", "victim.history"),
+        (
+            exactly("every_epoch_present", "rows", fact("num_epochs")),
+            *in_range("epochs_not_negative", "epoch", 0, None),
+            no_row("epochs_increasing", p.not_increasing("epoch")),
+        ),
+    ),
     "negatives.pairs": (
         *in_range("anchors_in_range", "anchor", 0, _LAST_NODE),
         *in_range("candidates_in_range", "candidate", 0, _LAST_NODE),
@@ -307,11 +307,7 @@ CLAUSES: dict[str, tuple[Clause, ...]] = {
         exactly("every_attack_on_every_graph", "rows", fact("num_rows")),
         *in_range("graphs_in_range", "graph", 0, fact("num_graphs", plus=-1)),
         no_row("attacks_known", p.unknown("attack", ATTACKS)),
-        *(
-            clause
-            for column in ("label", "clean", "attacked")
-            for clause in in_range("classes_in_range", column, 0, _LAST_CLASS)
-        ),
+        *(c for x in ("label", "clean", "attacked") for c in in_range("classes_in_range", x, 0, _LAST_CLASS)),
         no_row("no_self_loops", p.equal("src", "dst")),
     ),
     "metrics.metrics": (*_FIGURES, no_row("no_oracle_among_results", p.known("split", (ORACLE,)))),

@@ -128,6 +128,13 @@ _SCORED = (
     no_row("nodes_strictly_increasing", p.not_increasing("node")),
 )
 
+_FEATURE_ROWS = (
+    exactly("width_is_declared", "x.width", fact("num_features"), "x"),
+    *in_range("indices_in_range", "indices", 0, fact("num_features", plus=-1)),
+    no_row("indices_strictly_increasing", p.unordered_items("indices")),
+    no_row("indices_match_values", p.unequal_lengths("indices", "values")),
+)
+
 _EMBEDDING = (
     *_a_row_per_node(),
     exactly("width_is_declared", "z.width", fact("embedding_size"), "z"),
@@ -157,10 +164,7 @@ CLAUSES: dict[str, tuple[Clause, ...]] = {
     ),
     "graph.features": (
         *_a_row_per_node(is_dense=False),
-        exactly("width_is_declared", "x.width", fact("num_features"), "x"),
-        *in_range("indices_in_range", "indices", 0, fact("num_features", plus=-1)),
-        no_row("indices_strictly_increasing", p.unordered_items("indices")),
-        no_row("indices_match_values", p.unequal_lengths("indices", "values")),
+        *_FEATURE_ROWS,
     ),
     "hetero.nodes": (
         exactly("one_row_per_node", "rows", _NUM_NODES),
@@ -208,10 +212,7 @@ CLAUSES: dict[str, tuple[Clause, ...]] = {
     "collection.features": (
         *_a_row_per_node(is_dense=False),
         *in_range("graphs_in_range", "graph", 0, _LAST_GRAPH),
-        exactly("width_is_declared", "x.width", fact("num_features"), "x"),
-        *in_range("indices_in_range", "indices", 0, fact("num_features", plus=-1)),
-        no_row("indices_strictly_increasing", p.unordered_items("indices")),
-        no_row("indices_match_values", p.unequal_lengths("indices", "values")),
+        *_FEATURE_ROWS,
     ),
     "labels.labels": (
         *_a_row_per_node(),

@@ -59,7 +59,8 @@ def metapath_features(
         metapaths: adjacencies in the order of the parts.
         config: `features`: attributes (components of each metapath where there are none), or spectral (the
             components in any case); `num_components`: of the attributes' principal components, or of each
-            metapath (128 unless given); standardise, normalise_input, normalise_output.
+            metapath (128 unless given); standardise, normalise_input; normalise_output brings each part of a
+            row to one length, and the row to 1.
         seed: of the decompositions.
         attributes: the target nodes' attributes; None: they have none.
 
@@ -141,6 +142,13 @@ def _finished(
     blocks: Iterator[np.ndarray], parts: tuple[tuple[str, int], ...], bound: float, config: SmoothingConfig
 ) -> MetapathFeatures:
     if config.normalise_output == "l2":
-        blocks = (np.asarray(normalise_rows(block, "l2")) for block in blocks)
+        blocks = (_normalised_parts(block, [width for _, width in parts]) for block in blocks)
         bound = 1 + 1e-6
     return MetapathFeatures(sum(width for _, width in parts), bound, parts, blocks)
+
+
+def _normalised_parts(x_BF: np.ndarray, widths: Sequence[int]) -> np.ndarray:
+    """Rows of length 1 to which each part contributes the same; dense metapaths average to short rows."""
+    parts = np.split(x_BF, np.cumsum(widths)[:-1], axis=1)
+    scale = np.float32(1 / np.sqrt(len(widths)))
+    return np.hstack([scale * np.asarray(normalise_rows(np.ascontiguousarray(part), "l2")) for part in parts])

@@ -129,6 +129,7 @@ _SCORED = (
 )
 
 _FEATURE_ROWS = (
+    *_a_row_per_node(is_dense=False),
     exactly("width_is_declared", "x.width", fact("num_features"), "x"),
     *in_range("indices_in_range", "indices", 0, fact("num_features", plus=-1)),
     no_row("indices_strictly_increasing", p.unordered_items("indices")),
@@ -162,10 +163,7 @@ CLAUSES: dict[str, tuple[Clause, ...]] = {
         _symmetric("weights_symmetric", "weights.asymmetric", with_weight=True),
         exactly("every_edge_present", "rows", fact("num_edges")),
     ),
-    "graph.features": (
-        *_a_row_per_node(is_dense=False),
-        *_FEATURE_ROWS,
-    ),
+    "graph.features": _FEATURE_ROWS,
     "hetero.nodes": (
         exactly("one_row_per_node", "rows", _NUM_NODES),
         *in_range("types_in_range", "node_type", 0, fact("num_types", plus=-1)),
@@ -209,11 +207,7 @@ CLAUSES: dict[str, tuple[Clause, ...]] = {
         _symmetric("edges_symmetric", "edges.asymmetric", with_weight=False),
         exactly("every_edge_present", "rows", fact("num_edges")),
     ),
-    "collection.features": (
-        *_a_row_per_node(is_dense=False),
-        *in_range("graphs_in_range", "graph", 0, _LAST_GRAPH),
-        *_FEATURE_ROWS,
-    ),
+    "collection.features": (*in_range("graphs_in_range", "graph", 0, _LAST_GRAPH), *_FEATURE_ROWS),
     "labels.labels": (
         *_a_row_per_node(),
         *in_range("labels_in_range", "label", 0, _LAST_CLASS),

@@ -12,6 +12,7 @@ from data_contracts import TABLES, ContractViolation, check_table
 from data_contracts.schema_check import SCHEMA_RULES
 from data_contracts.suites import clauses_of
 from data_contracts.tables import CONTRACT_KEY, VERSION_KEY
+from tests.contract.collection_tables import COLLECTION_BREAKS
 from tests.contract.edits import drop_last_row, everything, know, put
 from tests.contract.hetero_tables import HETERO_BREAKS
 
@@ -226,6 +227,7 @@ BREAKS: list[tuple[str, str, str, Callable[[Any], None], int | None]] = [
     ("predictions.curves", "values_finite", "y", put("y", 2, NAN), 2),
     ("predictions.curves", "values_present", "x", put("x", 2, None), 2),
     *HETERO_BREAKS,
+    *COLLECTION_BREAKS,
 ]
 
 

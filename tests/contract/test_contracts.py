@@ -23,6 +23,7 @@ SOUND = [
     "graph.nodes:collection",
     "graph.edges:weighted",
     "graph.features:sparse",
+    "collection.features:sparse",
     "scores.embeddings:none",
 ]
 

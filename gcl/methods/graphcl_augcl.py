@@ -61,8 +61,8 @@ class AugclGraph(GraphCl):
 
     Deviations from paper:
         2-means is exact; spectral clustering in its place is not there. The estimator reads projections of
-        unit length rather than raw ones, and has `pretrain_passes` of cross-entropy first
-        (`pretrain_passes=0` as released): without either it may end up abstaining on everything. Pairs are
+        unit length rather than raw ones. Where it ends up abstaining on everything, which is warned of,
+        `pretrain_passes` of cross-entropy before its fit help. Pairs are
         those of batches of 128, whatever the batches of training. The views, the order of the graphs and
         what else is the base's deviate as GraphCL's do; the released views re-number what is left, as ours.
         Estimators in closed form, such as analytic, need no fitting and are read from each batch.

@@ -95,6 +95,9 @@ class AugclGraphConfig(GraphClSettings, AffinityConfig):
     warmup_epochs: int = Field(
         20, ge=1, description="epochs of uniform weights before the negatives are weighted: count >= 1"
     )
+    pretrain_passes: int = Field(
+        0, ge=0, le=10_000, description="passes of cross-entropy before the first fit: count, 0 as released"
+    )
 
 
 class ProGclGraphConfig(GraphClSettings):

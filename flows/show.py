@@ -148,9 +148,7 @@ def methods() -> None:
 
     for config in get_args(get_args(MethodConfig)[0]):
         name = config.model_fields["name"].default
-        inputs = {"smoothed": "smoothed rows", "graph": "the graph"}.get(
-            config.inputs, "smoothed rows, the graph"
-        )
+        inputs = _INPUTS.get(config.inputs, "smoothed rows, the graph")
         reads = f"{inputs}, {'training labels' if config.uses_labels else 'no labels'}"
         title = f"{name}: {(config.__doc__ or '').strip().splitlines()[0]} Reads {reads}."
         known = DEFAULTS[name]
@@ -160,6 +158,14 @@ def methods() -> None:
     for section in ("metapaths", "smooth", "train", "uncertainty", "cluster", "evaluate", "regression"):
         info = PipelineConfig.model_fields[section]
         console().print(_settings(f"{section}: {info.description}", section, type(info.default)))
+
+
+_INPUTS = {
+    "smoothed": "smoothed rows",
+    "graph": "the graph",
+    "graph_and_metapaths": "the graph, its metapaths",
+    "collection": "a collection of graphs",
+}
 
 
 def _assignments(settings: Mapping[str, Any]) -> str:

@@ -14,18 +14,17 @@ import resource
 import sys
 import time
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from tests.fuzz.mutation import INPUT_SECONDS, MAX_BYTES, inputs
-from tests.fuzz.targets import TARGETS, seeds
-
 MEMORY_BYTES = 1 << 30
+_INSTRUMENTED = ["gcl", "flows", "tasks", "data_contracts", "numpy.lib", "zipfile", "pickletools"]
 
 
 def main() -> int:
     """Parse the command line and fuzz."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("name", choices=[*TARGETS, "all"])
+    parser.add_argument("name", help="a target of tests/fuzz/targets.py, or all")
     parser.add_argument("--seconds", type=float, default=60.0, help="for each target")
     parser.add_argument(
         "--engine", choices=["atheris", "mutation"], help="default: atheris where it is installed"
@@ -38,9 +37,13 @@ def main() -> int:
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     engine = arguments.engine or ("atheris" if importlib.util.find_spec("atheris") else "mutation")
+    if engine == "atheris" and arguments.name == "all":
+        parser.error("atheris fuzzes one target a process")
+    with _instrumentation(engine):  # of all that is imported from here on, so nothing of ours may be before
+        from tests.fuzz.targets import TARGETS
+    if arguments.name not in (*TARGETS, "all"):
+        parser.error(f"no target {arguments.name!r}; there are: {', '.join(TARGETS)}")
     if engine == "atheris":
-        if arguments.name == "all":
-            parser.error("atheris fuzzes one target a process")
         _fuzz_with_atheris(arguments.name, arguments.seconds, arguments.seed, arguments.findings)
     names = list(TARGETS) if arguments.name == "all" else [arguments.name]
     failed = [
@@ -49,8 +52,20 @@ def main() -> int:
     return 1 if failed else 0
 
 
+def _instrumentation(engine: str) -> AbstractContextManager[object]:
+    if engine != "atheris":
+        return nullcontext()
+    import atheris
+
+    instrumented: AbstractContextManager[object] = atheris.instrument_imports(include=_INSTRUMENTED)
+    return instrumented
+
+
 def _fuzz(name: str, seconds: float, seed: int, findings: Path) -> bool:
     """Whether a target took everything; the input it did not take is kept."""
+    from tests.fuzz.mutation import INPUT_SECONDS, inputs
+    from tests.fuzz.targets import TARGETS, seeds
+
     target, count, outcomes = TARGETS[name], 0, set()
     for data in seeds(name):  # imports what the target needs before memory is limited
         target(data)
@@ -91,7 +106,10 @@ def _limit_memory() -> None:
 def _fuzz_with_atheris(name: str, seconds: float, seed: int, findings: Path) -> None:
     import atheris
 
-    with atheris.instrument_imports(include=["gcl", "flows", "tasks", "numpy.lib", "zipfile", "pickletools"]):
+    with _instrumentation("atheris"):  # what targets import when they are called
+        from tests.fuzz.mutation import INPUT_SECONDS, MAX_BYTES
+        from tests.fuzz.targets import TARGETS, seeds
+
         for data in seeds(name):
             TARGETS[name](data)
     corpus = findings / "corpus" / name

@@ -5,7 +5,7 @@ time. Forward keeps one normaliser a node and head; backward computes the weight
 dropped some of them, again. There are two ways, equal to rounding: edge by edge, and, where many pairs are
 neighbours, as masked products of dense matrices, a block of rows at a time.
 
-Legend: N nodes, E edges, K heads, d width of a head, b rows of a block.
+Legend: N nodes, E edges, K heads, d width of a head, b rows and c columns of a block.
 """
 
 from dataclasses import dataclass
@@ -174,19 +174,23 @@ def _logits(left: Tensor, right: Tensor) -> Tensor:
 
 
 class DenseNeighbours:
-    """All pairs, a block of rows at a time; pairs that are no neighbours are masked.
+    """All pairs of some rows and the columns that any of them has as a neighbour; the others are masked.
 
-    Attributes:
-        mask_NN: bool, on the device; whether column j is a neighbour of row i.
+    Rows with the same neighbours come into the same block, so that its columns are few: where a metapath
+    joins all nodes of a group, a block is little more than its group.
     """
 
     def __init__(self, adjacency_NN: sp.csr_matrix, *, device: str = "cpu") -> None:
         mask_NN = np.zeros(adjacency_NN.shape, bool)
         mask_NN[np.repeat(np.arange(len(mask_NN)), np.diff(adjacency_NN.indptr)), adjacency_NN.indices] = True
-        self.mask_NN = torch.from_numpy(mask_NN).to(device)
-        pairs = CUDA_BLOCK_PAIRS if self.mask_NN.device.type == "cuda" else CPU_BLOCK_PAIRS
-        step = max(1, pairs // max(1, len(mask_NN)))
-        self._blocks = [slice(i, min(i + step, len(mask_NN))) for i in range(0, len(mask_NN), step)]
+        pairs = CUDA_BLOCK_PAIRS if torch.device(device).type == "cuda" else CPU_BLOCK_PAIRS
+        step, order = max(1, pairs // max(1, len(mask_NN))), _alike_together(mask_NN)
+        self._blocks = []
+        for first in range(0, len(mask_NN), step):
+            rows = order[first : first + step]
+            columns = np.flatnonzero(mask_NN[rows].any(axis=0))
+            parts = (rows, columns, mask_NN[np.ix_(rows, columns)])
+            self._blocks.append(tuple(torch.from_numpy(part).to(device) for part in parts))
 
     def forward(
         self, value_Nd: Tensor, left_N: Tensor, right_N: Tensor, dropout: Dropout | None
@@ -196,19 +200,19 @@ class DenseNeighbours:
         generator = None if dropout is None else dropout.generator(value_Nd.device)
         is_wide = _is_wide(right_N)
         bound_N = functional.leaky_relu(left_N + right_N.max(), NEGATIVE_SLOPE)
-        for rows in self._blocks:
-            logit_bN = _logits(left_N[rows, None], right_N)
+        for rows, columns, mask_bc in self._blocks:
+            logit_bc = _logits(left_N[rows, None], right_N[columns])
             shift_b = bound_N[rows]
-            if is_wide:
-                shift_b = logit_bN.masked_fill(~self.mask_NN[rows], -torch.inf).amax(1).nan_to_num(neginf=0)
-                logit_bN.clamp_(max=shift_b[:, None])
-            weight_bN = logit_bN.sub_(shift_b[:, None]).exp_().mul_(self.mask_NN[rows])
-            total_b = weight_bN.sum(1)
+            if is_wide and len(columns):
+                shift_b = logit_bc.masked_fill(~mask_bc, -torch.inf).amax(1).nan_to_num(neginf=0)
+                logit_bc.clamp_(max=shift_b[:, None])
+            weight_bc = logit_bc.sub_(shift_b[:, None]).exp_().mul_(mask_bc)
+            total_b = weight_bc.sum(1)
             lse_N[rows] = (total_b.log() + shift_b).masked_fill(total_b == 0, torch.inf)
-            weight_bN.mul_(total_b.clamp(min=torch.finfo(torch.float32).tiny).reciprocal()[:, None])
+            weight_bc.mul_(total_b.clamp(min=torch.finfo(torch.float32).tiny).reciprocal()[:, None])
             if dropout is not None and generator is not None:
-                weight_bN.mul_(dropout.kept(tuple(weight_bN.shape), generator)).mul_(dropout.scale)
-            summed_Nd[rows] = weight_bN.to(value_Nd.dtype) @ value_Nd
+                weight_bc.mul_(dropout.kept(tuple(weight_bc.shape), generator)).mul_(dropout.scale)
+            summed_Nd[rows] = weight_bc.to(value_Nd.dtype) @ value_Nd[columns]
         return summed_Nd, lse_N
 
     def backward(
@@ -222,22 +226,22 @@ class DenseNeighbours:
         value_gradient_Nd = torch.zeros_like(value_Nd, dtype=torch.float32)
         left_gradient_N, right_gradient_N = torch.empty_like(left_N), torch.zeros_like(right_N)
         is_wide = _is_wide(right_N)
-        for rows in self._blocks:
-            sum_bN = left_N[rows, None] + right_N
-            is_steep_bN = sum_bN > 0
-            weight_bN = functional.leaky_relu_(sum_bN, NEGATIVE_SLOPE).sub_(head.lse_N[rows, None])
-            weight_bN = (weight_bN.clamp_(max=0) if is_wide else weight_bN).exp_().mul_(self.mask_NN[rows])
-            logit_gradient_bN = (gradient_Nd[rows] @ value_Nd.T).float()
-            dropped_bN = weight_bN
+        for rows, columns, mask_bc in self._blocks:
+            gradient_bd, sum_bc = gradient_Nd[rows], left_N[rows, None] + right_N[columns]
+            is_steep_bc = sum_bc > 0
+            weight_bc = functional.leaky_relu_(sum_bc, NEGATIVE_SLOPE).sub_(head.lse_N[rows, None])
+            weight_bc = (weight_bc.clamp_(max=0) if is_wide else weight_bc).exp_().mul_(mask_bc)
+            logit_gradient_bc = (gradient_bd @ value_Nd[columns].T).float()
+            dropped_bc = weight_bc
             if dropout is not None and generator is not None:
-                kept_bN = dropout.kept(tuple(weight_bN.shape), generator)
-                logit_gradient_bN.mul_(kept_bN).mul_(dropout.scale)
-                dropped_bN = weight_bN.mul(kept_bN).mul_(dropout.scale)
-            value_gradient_Nd += dropped_bN.to(gradient_Nd.dtype).T @ gradient_Nd[rows]
-            logit_gradient_bN.sub_(taken_off_N[rows, None]).mul_(weight_bN)
-            logit_gradient_bN.mul_(_slopes(is_steep_bN))
-            left_gradient_N[rows] = logit_gradient_bN.sum(1)
-            right_gradient_N += logit_gradient_bN.sum(0)
+                kept_bc = dropout.kept(tuple(weight_bc.shape), generator)
+                logit_gradient_bc.mul_(kept_bc).mul_(dropout.scale)
+                dropped_bc = weight_bc.mul(kept_bc).mul_(dropout.scale)
+            value_gradient_Nd[columns] += dropped_bc.to(gradient_bd.dtype).T @ gradient_bd
+            logit_gradient_bc.sub_(taken_off_N[rows, None]).mul_(weight_bc)
+            logit_gradient_bc.mul_(_slopes(is_steep_bc))
+            left_gradient_N[rows] = logit_gradient_bc.sum(1)
+            right_gradient_N[columns] += logit_gradient_bc.sum(0)
         return value_gradient_Nd.to(value_Nd.dtype), left_gradient_N, right_gradient_N
 
 
@@ -293,6 +297,13 @@ class EdgeNeighbours:
 
 def _kept(dropout: Dropout, weight_E: Tensor) -> Tensor:
     return dropout.kept(tuple(weight_E.shape), dropout.generator(weight_E.device))
+
+
+def _alike_together(mask_NN: np.ndarray) -> np.ndarray:
+    """int64 order of the rows in which those with the same neighbours stand together."""
+    by_degree = np.argsort(-mask_NN.sum(axis=0), kind="stable")
+    packed = np.ascontiguousarray(np.packbits(mask_NN[:, by_degree], axis=1))
+    return np.argsort(packed.view(f"S{packed.shape[1]}").ravel(), kind="stable")
 
 
 def _is_wide(right_N: Tensor) -> bool:

@@ -27,7 +27,7 @@ POLICIES: dict[str, tuple[AugmentationName, ...]] = {
 }
 """What a graph draws its augmentation from, each with the same probability."""
 
-ADDING_ROUNDS = 4
+ADDING_ROUNDS = 16
 """Times that pairs to add are drawn, those that are edges already again; very dense graphs get fewer."""
 
 

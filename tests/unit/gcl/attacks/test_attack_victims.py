@@ -161,6 +161,13 @@ def test_the_epoch_with_the_lowest_selection_loss_is_kept(graphs, selection):
     assert kept.item() == pytest.approx(min(losses), rel=1e-5)
 
 
+def test_contrastive_epochs_are_not_kept_however_low_their_loss(graphs, monkeypatch):
+    losses = iter(range(10))
+    monkeypatch.setattr(module._Training, "_judged", lambda self: {"validation_loss": float(next(losses))})
+    config = settings(training="graphcl", contrastive_share=0.5)
+    assert train_victim(config, graphs, seed=0).epoch == config.contrastive_epochs + 1 == 4
+
+
 def test_test_graphs_are_not_looked_at_unless_asked_for(graphs):
     blind = dataclasses.replace(graphs, test=None)
     found = train_victim(settings(), blind, seed=0)

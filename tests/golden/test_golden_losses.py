@@ -12,16 +12,20 @@ import pytest
 import torch
 
 from gcl.graph import Graph
+from gcl.graph_collection import GraphCollection
 from gcl.methods import METHODS, build_method, method_class
 from gcl.methods.base import TrainingData
 from gcl.methods.configs import (
     AugclConfig,
+    AugclGraphConfig,
     DmatIConfig,
     DmtConfig,
     GraceConfig,
+    GraphClConfig,
     HsanConfig,
     NmlGclConfig,
     ProGclConfig,
+    ProGclGraphConfig,
 )
 from gcl.trainer import train
 from gcl.trainer_config import TrainConfig
@@ -31,6 +35,7 @@ MLP = {"encoder": "mlp", "hidden_size": 6, "embedding_size": 4, "dropout_rate": 
 VIEWS = {"entry_dropout_rate": 0.8, "use_bias": True}  # written out: defaults may change, the losses may not
 DMAT_I, DMT = {**VIEWS, "temperature": 0.3}, {**VIEWS, "temperature": 0.2}
 GCN = {"hidden_size": 6, "embedding_size": 4, "projection_size": 4, "temperature": 0.4}
+GIN = {"hidden_size": 8, "num_layers": 2, "temperature": 0.4}
 SETTINGS = {
     "dmat_i": DmatIConfig(**DMAT_I, embedding_size=4),
     "dmat_i-mlp-C": DmatIConfig(**DMAT_I, **MLP, num_views=3, form="C", debias_prior=0.2),
@@ -46,6 +51,10 @@ SETTINGS = {
     "grace": GraceConfig(**GCN),
     "progcl": ProGclConfig(**GCN, start_epoch=2),
     "augcl": AugclConfig(**GCN, warmup_epochs=2, estimator="analytic"),
+    "graphcl": GraphClConfig(**GIN),
+    "graphcl-hard-released": GraphClConfig(**GIN, hardness=1.0, augmentation="random4", bug_compat=True),
+    "augcl_graph": AugclGraphConfig(**GIN, warmup_epochs=2, fit_passes=2, estimator="gambler"),
+    "progcl_graph": ProGclGraphConfig(**GIN, start_epoch=2),
     "nml_gcl": NmlGclConfig(
         hidden_size=6, embedding_size=4, metric_hidden_size=4, metric_size=4, temperature=0.8, metric_steps=2
     ),
@@ -67,6 +76,18 @@ def twelve_nodes():
     return smooth_NF.astype(np.float32), y_N, Graph(12, src_E, dst_E, x_NF.astype(np.float32))
 
 
+def twelve_graphs():
+    """Rings of 4 to 7 nodes whose features are written out by rule."""
+    size_G = 4 + np.arange(12) % 4
+    graph_N, first_G = np.repeat(np.arange(12), size_G), np.cumsum(size_G) - size_G
+    place_N = np.arange(len(graph_N)) - first_G[graph_N]
+    next_N = first_G[graph_N] + (place_N + 1) % size_G[graph_N]
+    pairs = sorted({*zip(range(len(graph_N)), next_N, strict=True), *zip(next_N, range(len(graph_N)), strict=True)})
+    src_E, dst_E = np.array(pairs).T
+    x_NF = [[np.sin(g + i * (f + 1)) + (f == g // 6) for f in range(5)] for g, i in zip(graph_N, place_N, strict=True)]
+    return GraphCollection(12, Graph(len(graph_N), src_E, dst_E, np.array(x_NF, np.float32)), graph_N)
+
+
 def losses(config):
     x_NF, y_N, graph = twelve_nodes()
     declared = method_class(config.name)
@@ -75,6 +96,7 @@ def losses(config):
         x_NF if "smoothed" in declared.inputs else None,
         graph if "graph" in declared.inputs else None,
         y_N if declared.uses_labels else None,
+        collection=twelve_graphs() if "collection" in declared.inputs else None,
     )
     method = build_method(config, num_features=5, num_classes=2, num_nodes=12, seed=0)
     settings = TrainConfig(epochs=5, batch_size=12, learning_rate=0.05)

@@ -82,9 +82,14 @@ def twelve_graphs():
     graph_N, first_G = np.repeat(np.arange(12), size_G), np.cumsum(size_G) - size_G
     place_N = np.arange(len(graph_N)) - first_G[graph_N]
     next_N = first_G[graph_N] + (place_N + 1) % size_G[graph_N]
-    pairs = sorted({*zip(range(len(graph_N)), next_N, strict=True), *zip(next_N, range(len(graph_N)), strict=True)})
+    pairs = sorted(
+        {*zip(range(len(graph_N)), next_N, strict=True), *zip(next_N, range(len(graph_N)), strict=True)}
+    )
     src_E, dst_E = np.array(pairs).T
-    x_NF = [[np.sin(g + i * (f + 1)) + (f == g // 6) for f in range(5)] for g, i in zip(graph_N, place_N, strict=True)]
+    x_NF = [
+        [np.sin(g + i * (f + 1)) + (f == g // 6) for f in range(5)]
+        for g, i in zip(graph_N, place_N, strict=True)
+    ]
     return GraphCollection(12, Graph(len(graph_N), src_E, dst_E, np.array(x_NF, np.float32)), graph_N)
 
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from gcl.readers import (
     adgc_npy,
     csv_layout,
+    dgl_csv,
     digits_knn,
     gconstruct,
     geom_gcn,
@@ -59,6 +60,7 @@ READERS = _table(
         parquet_layout.READER,
         heco.READER,
         gconstruct.READER,
+        dgl_csv.READER,
         tu_text.READER,
         tu_powerful_gnns.READER,
         digits_knn.READER,
@@ -77,6 +79,7 @@ AnyDataset = Annotated[
     | parquet_layout.ParquetConfig
     | heco.HecoConfig
     | gconstruct.GconstructConfig
+    | dgl_csv.DglCsvConfig
     | tu_text.TuTextConfig
     | tu_powerful_gnns.TuPowerfulGnnsConfig
     | digits_knn.DigitsKnnConfig

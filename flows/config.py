@@ -85,6 +85,16 @@ class PipelineConfig(Config):
         return _named_for_data(values, values) if isinstance(values, Mapping) else values
 
     @model_validator(mode="after")
+    def _data_fit_method(self) -> Self:
+        if "collection" in self.method.inputs and reader_of(self.dataset.format).holds != "collection":
+            known = ", ".join(name for name, reader in READERS.items() if reader.holds == "collection")
+            raise ValueError(
+                f"method.name={self.method.name} embeds the graphs of a collection, and dataset.format="
+                f"{self.dataset.format} holds one graph; collections: {known}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _uncertainty_knows_its_clusters(self) -> Self:
         """Uncertainty is scored before clustering: a number that clustering finds comes too late for it."""
         needs = self.uncertainty.method == "cluster_margin" or (

@@ -317,6 +317,10 @@ def _explain(item: Mapping[str, Any]) -> str:
         del location[1]  # the variant's tag, which pydantic inserts
     if item["type"] == "union_tag_not_found":
         return f"{'.'.join(location)}.{item['ctx']['discriminator'].strip(chr(39))}: is missing"
+    if item["type"] == "union_tag_invalid":
+        found = {name: str(item["ctx"][name]).replace("'", "") for name in ("discriminator", "expected_tags")}
+        given = f"{item['ctx']['tag']!r:.40}"
+        return f"{'.'.join(location)}: there is no {found['discriminator']} {given}; {found['expected_tags']}"
     given = "" if item["type"] in ("missing", "extra_forbidden") else f" (got {item['input']!r:.80})"
     if item["type"] == "extra_forbidden":
         return f"{'.'.join(location)}: there is no such field"

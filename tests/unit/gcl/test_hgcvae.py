@@ -208,6 +208,19 @@ def test_loss_is_the_weighted_sum_of_its_parts():
         torch.testing.assert_close(terms["loss"].detach(), parts)
 
 
+@pytest.mark.parametrize("mode", ["reference", "strict"])
+def test_decoder_is_not_told_masked_rows_in_strict_mode_alone(mode):
+    data = data_of()
+    method = method_of(mode=mode, data=data, contrast_weight=0)
+    given = []
+    method.decoder.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0].detach()))
+    method.training_loss(
+        data.batch(next(method.epoch_batches(data, epoch=0, seed=0, batch_size=2))), epoch=0, step=0, seed=0
+    )
+    num_zero = int((given[0] == 0).all(dim=1).sum())
+    assert num_zero == (int(0.3 * NUM_NODES) if mode == "strict" else 0)
+
+
 def test_layers_that_nothing_reads_are_not_built():
     assert method_of(kl_weight=0, negatives="dropout").posterior is None
     assert method_of(kl_weight=0, negatives="dropout", mode="strict").posterior is not None  # z is decoded

@@ -179,6 +179,17 @@ def test_a_scheduler_that_falls_silent_midway_is_not_waited_for_without_end(
     thread.join()
 
 
+def test_a_scheduler_that_falls_silent_before_any_block_is_done(cluster: Cluster) -> None:
+    started = time.monotonic()
+    thread = threading.Timer(3, cluster.scheduler.send_signal, (signal.SIGSTOP,))
+    thread.start()
+    with pytest.raises(SchedulerLost, match=cluster.address):
+        with tasks.dask_pool.dask_map(address=cluster.address) as map_blocks:
+            map_blocks(time.sleep, [600, 600])
+    assert time.monotonic() - started < 3 + 4 * ANSWER_SECONDS
+    thread.join()
+
+
 def test_a_scheduler_that_accepts_and_says_nothing_is_not_waited_for_without_end(cluster: Cluster) -> None:
     cluster.scheduler.send_signal(signal.SIGSTOP)
     started = time.monotonic()

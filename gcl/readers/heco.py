@@ -92,7 +92,7 @@ class HecoConfig(HeteroDatasetConfig):
     """A folder of HeCo's data."""
 
     format: Literal["heco"] = "heco"
-    name: str = dataset_name("acm")
+    name: str = dataset_name("heco")
 
 
 def source_files(config: HecoConfig) -> dict[str, Path]:

@@ -15,7 +15,8 @@ from gcl.metapath_steps import MetapathPlan
 from gcl.readers.base import ArrowArray, DatasetConfig, FileDatasetConfig
 from gcl.readers.printable import printable
 
-_OF_ONE_TYPE = ("duplicates", "one_way", "edge_holdout")
+OF_ONE_TYPE = ("duplicates", "one_way", "edge_holdout")
+"""Fields of every format that mean nothing here."""
 
 
 class HeteroDatasetConfig(FileDatasetConfig):
@@ -34,7 +35,7 @@ class HeteroDatasetConfig(FileDatasetConfig):
 
     @model_validator(mode="after")
     def _applies(self) -> "HeteroDatasetConfig":
-        for name in _OF_ONE_TYPE:
+        for name in OF_ONE_TYPE:
             if getattr(self, name) != DatasetConfig.model_fields[name].default:
                 raise ValueError(f"{name} does not apply to graphs of several node types: leave it out")
         return self

@@ -24,7 +24,7 @@ def test_table_refuses_a_second_reader_of_a_format() -> None:
 
 
 def test_unknown_format_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="known: adgc_npy, csv, digits_knn"):
+    with pytest.raises(ValueError, match="known: adgc_npy, csv, dgl_csv"):
         reader_of("npz")
 
 

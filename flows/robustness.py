@@ -253,6 +253,43 @@ def run_robustness(
         raise
 
 
+def run_and_show(
+    *,
+    seeds: str | None,
+    settings: Sequence[str],
+    store: str,
+    out: Path,
+    only: Sequence[str] = (),
+    large: bool = False,
+) -> None:
+    """Run the study and print its table; what `gclflow study` knows of other studies' cells does not fit.
+
+    Args:
+        seeds: as of `run_robustness`.
+        settings: KEY=VALUE of `RobustnessConfig`.
+        store: directory of the artifacts.
+        out: directory of the results.
+        only: none but an empty one fits.
+        large: True does not fit.
+
+    Raises:
+        ConfigurationError: `only` or `large` was given.
+        typer.Exit: with 5, where a cell failed.
+    """
+    from rich.markdown import Markdown
+
+    if only or large:
+        raise ConfigurationError(
+            "robustness has no --only and no --large; choose cells with --set num_rounds=[3] and "
+            "--set 'trainings=[\"augcl\"]'"
+        )
+    record = run_robustness(store=store, out=out, seeds=seeds, settings=settings)
+    show.console().print(Markdown(robustness_markdown(record)))
+    show.console().print(f"robustness.json and table.md in {out}", markup=False, soft_wrap=True)
+    if record.failed:
+        raise typer.Exit(5)
+
+
 def command(
     seeds: Annotated[str, typer.Option(help="`0..4` or `0,3,7`: seeds of victims and attacks.")] = SEEDS,
     set_: Annotated[
@@ -264,12 +301,7 @@ def command(
     ),
 ) -> None:
     """Train victims, attack them, and print the table; docs/robustness.md."""
-    from rich.markdown import Markdown
-
-    record = run_robustness(store=store, out=out, seeds=seeds, settings=set_ or ())
-    show.console().print(Markdown(robustness_markdown(record)))
-    if record.failed:
-        raise typer.Exit(5)
+    run_and_show(seeds=seeds, settings=set_ or (), store=store, out=out)
 
 
 def main() -> None:

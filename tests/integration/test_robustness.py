@@ -15,7 +15,7 @@ from data_contracts import TABLES, ContractViolation, check_table
 from flows import robustness as module
 from flows.config import ConfigurationError
 from flows.exit_codes import Interrupted
-from flows.robustness import RobustnessRecord, robustness_config, run_robustness
+from flows.robustness import RobustnessRecord, robustness_config, run_and_show, run_robustness
 from flows.robustness_table import robustness_markdown
 from tasks.closure import import_closure
 from tasks.robustness import ATTACK
@@ -178,6 +178,12 @@ def test_settings_that_do_not_fit_are_refused(setting: str, told: str) -> None:
         robustness_config([setting])
     with pytest.raises(ConfigurationError, match="victim has a value already"):
         robustness_config(["victim=1", "victim.epochs=2"])
+
+
+def test_options_of_other_studies_are_refused(tmp_path: Path) -> None:
+    for given in ({"only": ["augcl"]}, {"large": True}):
+        with pytest.raises(ConfigurationError, match="robustness has no --only and no --large"):
+            run_and_show(seeds=None, settings=(), store=str(tmp_path), out=tmp_path, **given)
 
 
 def test_a_seed_more_gives_deviations_and_failed_cells_leave_gaps() -> None:

@@ -101,11 +101,10 @@ def request_train(state: PipelineState) -> StageRequest:
             "to 20"
         )
     labels = ("labels",) if opens_labels(config) else ()
-    declared = [kind for kind in ("metapaths", "collection") if kind in config.method.inputs]
     return TRAIN.request(
         config,
         store=state.store,
-        inputs=state.opened("graph", "smoothed", *labels) | state.opened_if_there(*declared),
+        inputs=state.opened("graph", "smoothed", *labels) | _other_inputs(state),
         facts={"seed": state.config.seed, "device": resolve_device(state.config.device)}
         | ({"num_classes": _num_classes(state)} if asks_for_classes(config) else {}),
         modules=code_of(config),
@@ -121,7 +120,8 @@ def request_uncertainty(state: PipelineState) -> StageRequest:
     return UNCERTAINTY.request(
         state.config.uncertainty,
         store=state.store,
-        inputs=state.opened("embeddings", "smoothed", "graph", "model"),
+        inputs=state.opened("embeddings", "smoothed", "graph", "model")
+        | (_other_inputs(state) if embeds_views else {}),
         facts={"seed": state.config.seed} | (_known_number(state) if needs_number else {}),
         modules=code_of(_train_config(state)) if embeds_views else (),
         memory_limit=state.config.memory_limit,
@@ -173,6 +173,12 @@ def request_report(state: PipelineState) -> StageRequest:
         memory_limit=state.config.memory_limit,
         refresh=state.refreshes(REPORT),
     )
+
+
+def _other_inputs(state: PipelineState) -> dict[str, Artifact]:
+    """What the method reads beside graph and smoothed rows."""
+    declared = [kind for kind in ("metapaths", "collection") if kind in state.config.method.inputs]
+    return state.opened_if_there(*declared)
 
 
 def _train_config(state: PipelineState) -> TrainStageConfig:

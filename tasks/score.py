@@ -107,6 +107,11 @@ def require_inductive(method: str, smooth: SmoothingConfig) -> None:
             f"method {method} has weights for each node it was trained on and embeds no others: score with a "
             "model of another, such as dmat_i or grace"
         )
+    if "collection" in declared.inputs:
+        raise UnsuitableSetting(
+            f"method {method} embeds whole graphs, and scoring embeds the nodes of one graph: run the pipeline "
+            "on a collection that has the new graphs too"
+        )
     if "smoothed" in declared.inputs:
         require_row_wise(smooth)
 

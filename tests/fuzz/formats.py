@@ -30,10 +30,12 @@ def read_source(overrides: sources.Overrides) -> None:
     """Read a data set to its end, as ingest does: features, labels, and edges in canonical order."""
     from pydantic import TypeAdapter
 
-    from gcl.readers import AnyDataset, edge_policy, open_source
+    from gcl.readers import AnyDataset, edge_policy, open_source, reader_of
 
     config = TypeAdapter(AnyDataset).validate_python({"weights": "honour", **overrides})
     source = open_source(config)
+    if reader_of(config.format).holds != "graph":  # read whole when it is opened
+        return
     if source.feature_chunks is not None:
         for _ in source.feature_chunks():
             pass

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flows.config import ConfigurationError
 from gcl.errors import CheckpointMismatch, InvalidGraph, SourceUnreadable
-from tests import sources
+from tests import hetero_sources, sources
 from tests.fuzz import formats
 from tests.fuzz.formats import files_of, members_of, one_file_of, one_member_of
 
@@ -55,6 +55,10 @@ _PARQUET = ("nodes.parquet", "edges.parquet")
 _MUSAE = ("edges/tiny_edges.csv", "features/tiny.json", "target/tiny_target.csv")
 _GEOM = ("out1_graph_edges.txt", "out1_node_feature_label.txt")
 _ADGC = ("tiny_feat.npy", "tiny_label.npy", "tiny_adj.npy")
+_GCONSTRUCT = ("graph.json", "users.csv", "buys.csv", "train.csv")
+_GCONSTRUCT_PARQUET = ("users.parquet", "items.parquet", "buys.parquet", "graph.json")
+_DGL_CSV = tuple(hetero_sources.DGL_FILES)
+_HECO = ("pa.txt", "p_feat.npz", "a_feat.npz", "labels.npy", "train_20.npy")
 _PLANETOID = tuple(f"ind.tiny.{part}" for part in formats.PLANETOID_PARTS)
 
 _NUMBER = (b"nan", b"inf", b"1e309", b"-1", b"-0", b"9223372036854775808")
@@ -65,6 +69,7 @@ _PICKLE = (b"cposix\nsystem\n", b"cnumpy\nndarray\n", b"cnumpy\ndtype\n", b"]\x9
            b"b", b"\x93", b"0", b"2", b"t", b"(", b"\x8a\x08")  # fmt: skip
 _TOML = (*_NUMBER, b"=", b"[", b"[[", b"]", b"'", b'"""', b".", b"{", b"}", b"true", b"1979-05-27", b"\n")
 _JSON = (*_NUMBER, b"{", b"}", b"[", b"]", b"null", b"NaN", b'"\\ud800"', b"true", b":", b",")
+_YAML = (b"&a", b"*a", b"- ", b": ", b"[", b"{", b"|", b">", b"!!python/name:os.system", b"? ", b"---", b"#")
 
 TARGETS = {
     "csv": Target(one_file_of(formats.csv, *_CSV), files_of(formats.csv, *_CSV), _TEXT),
@@ -87,6 +92,23 @@ TARGETS = {
         _ZIP,
     ),
     "adgc_npy": Target(one_file_of(sources.adgc, *_ADGC), files_of(sources.adgc, *_ADGC), _NPY),
+    "gconstruct": Target(
+        one_file_of(hetero_sources.gconstruct_csv, *_GCONSTRUCT),
+        files_of(hetero_sources.gconstruct_csv, *_GCONSTRUCT),
+        (*_TEXT, *_JSON),
+    ),
+    "gconstruct_parquet": Target(
+        one_file_of(hetero_sources.gconstruct_parquet, *_GCONSTRUCT_PARQUET),
+        files_of(hetero_sources.gconstruct_parquet, *_GCONSTRUCT_PARQUET),
+    ),
+    "dgl_csv": Target(
+        one_file_of(hetero_sources.dgl_csv, *_DGL_CSV),
+        files_of(hetero_sources.dgl_csv, *_DGL_CSV),
+        (*_TEXT, *_YAML),
+    ),
+    "heco": Target(
+        one_file_of(hetero_sources.heco_acm, *_HECO), files_of(hetero_sources.heco_acm, *_HECO), (*_TEXT, *_ZIP)
+    ),
     "archive": Target(formats.archive, formats.archive_seeds, _ZIP, (SourceUnreadable,)),
     "manifest": Target(formats.manifest, formats.manifest_seeds, _JSON, (ValueError,)),
     "config_file": Target(formats.config_file, tokens=_TOML, may_raise=(ConfigurationError,)),

@@ -9,33 +9,13 @@ from gcl.errors import SourceUnreadable
 from gcl.hetero_findings import InvalidHetero, UnreadableHetero
 from gcl.metapaths import MetapathsConfig, build_metapaths, chosen_metapaths
 from gcl.readers.dgl_csv import DglCsvConfig, open_source, source_files
+from tests.hetero_sources import DGL_META, dgl_csv
 
-META = """
-dataset_name: shop
-node_data:
-- file_name: users.csv
-  ntype: user
-- file_name: items.csv
-  ntype: item
-  node_id_field: item
-edge_data:
-- file_name: buys.csv
-  etype: [user, buys, item]
-"""
 MORE = "- file_name: more.csv\n  etype: [user, likes, item]\n"
-USERS = "node_id,feat,label,train_mask,val_mask,test_mask\n"
-FILES = {
-    "meta.yaml": META,
-    "users.csv": USERS + '7,"1,0.5",1,1,0,0\n3,"0,2",0,0,0,1\n5,"1,1",1,0,1,0\n',
-    "items.csv": "item\n1\n2\n",
-    "buys.csv": "src_id,dst_id\n7,1\n3,1\n5,2\n",
-}
 
 
 def folder(path: Path, **files: str) -> DglCsvConfig:
-    for name, content in (FILES | {name.replace("_", "."): text for name, text in files.items()}).items():
-        (path / name).write_text(content)
-    return DglCsvConfig(path=path, target="user", id_type="int64")
+    return DglCsvConfig.model_validate(dgl_csv(path, **files))
 
 
 def test_a_folder_is_read(tmp_path: Path) -> None:
@@ -64,13 +44,13 @@ def test_a_graph_of_one_type_needs_no_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "error", "told"),
     [
-        ({"meta_yaml": META + "graph_data: {file_name: graphs.csv}\n"}, SourceUnreadable, "graph_data"),
-        ({"meta_yaml": META + 'separator: "|"\n'}, SourceUnreadable, "separator"),
+        ({"meta_yaml": DGL_META + "graph_data: {file_name: graphs.csv}\n"}, SourceUnreadable, "graph_data"),
+        ({"meta_yaml": DGL_META + 'separator: "|"\n'}, SourceUnreadable, "separator"),
         ({"meta_yaml": "a: &a [1]\nb: *a\n"}, SourceUnreadable, "aliases are refused"),
         ({"meta_yaml": "!!python/object/apply:os.system [true]"}, SourceUnreadable, "not YAML"),
         ({"meta_yaml": "[" * 5000}, SourceUnreadable, "deeper than 32"),
-        ({"meta_yaml": META + MORE}, UnreadableHetero, "H01 .*more.csv"),
-        ({"meta_yaml": META.replace("buys.csv", "../buys.csv")}, SourceUnreadable, "below the manifest"),
+        ({"meta_yaml": DGL_META + MORE}, UnreadableHetero, "H01 .*more.csv"),
+        ({"meta_yaml": DGL_META.replace("buys.csv", "../buys.csv")}, SourceUnreadable, "below the manifest"),
         ({"buys_csv": "from,dst_id\n7,1\n"}, UnreadableHetero, "H02 .*src_id"),
         ({"buys_csv": "src_id,dst_id\n8,1\n"}, InvalidHetero, "H06 .*user 8"),
         ({"buys_csv": "src_id,dst_id\nann,1\n"}, UnreadableHetero, "H01 .*ann"),

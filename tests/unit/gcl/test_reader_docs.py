@@ -28,7 +28,7 @@ def check(folder: Path, format_name: str, num_features: int) -> None:
 
 
 def test_csv_example_is_a_graph(tmp_path: Path) -> None:
-    nodes, edges = blocks("csv")
+    nodes, edges = blocks("csv")[:2]
     (tmp_path / "nodes.csv").write_text(nodes)
     (tmp_path / "edges.csv").write_text(edges)
     (tmp_path / "graph.toml").write_text(blocks("toml")[0])

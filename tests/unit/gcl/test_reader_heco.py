@@ -11,6 +11,7 @@ from gcl.errors import SourceUnreadable
 from gcl.hetero_findings import UnreadableHetero
 from gcl.metapaths import build_metapaths
 from gcl.readers.heco import HecoConfig, open_source, source_files
+from tests.hetero_sources import heco, heco_acm
 from tests.sources import npy
 
 ENTRIES = {
@@ -91,20 +92,7 @@ def test_pickles_are_never_opened(real_data: Path, tmp_path: Path) -> None:
 
 
 def tiny(folder: Path, **files: bytes | None) -> HecoConfig:
-    """Four movies of two classes; two actors, one director, one writer."""
-    valid: dict[str, bytes | None] = {
-        "ma.txt": b"0\t0\n1\t0\n2\t1\n3\t1\n",
-        "md.txt": b"0\t0\n1\t0\n2\t0\n3\t0\n",
-        "mw.txt": b"0\t0\n1\t0\n2\t0\n3\t0\n",
-        "labels.npy": npy(np.array([0.0, 1.0, 0.0, 1.0])),
-    }
-    for rate in (20, 40, 60):
-        valid |= {f"train_{rate}.npy": npy(np.array([0, 1])), f"val_{rate}.npy": npy(np.array([2]))}
-        valid[f"test_{rate}.npy"] = npy(np.array([3]))
-    for name, content in (valid | files).items():
-        if content is not None:
-            (folder / name).write_bytes(content)
-    return HecoConfig(path=folder, name="freebase")
+    return HecoConfig.model_validate(heco(folder, **files))
 
 
 def test_a_tiny_folder_is_read(tmp_path: Path) -> None:
@@ -145,3 +133,16 @@ def test_edges_and_splits_beyond_the_nodes_are_refused(tmp_path: Path) -> None:
 def test_a_name_that_heco_does_not_have_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceUnreadable, match="dataset.name is acm, dblp, freebase, aminer"):
         source_files(HecoConfig(path=tmp_path, name="imdb"))
+
+
+def test_features_are_read_in_every_form(tmp_path: Path) -> None:
+    """CSR, COO, and an array under the name of an archive."""
+    config = HecoConfig.model_validate(heco_acm(tmp_path))
+    source = open_source(config)
+    np.testing.assert_array_equal(source.graph.features["paper"].toarray(), np.eye(3))
+    np.testing.assert_array_equal(source.graph.features["author"].toarray(), np.eye(2, 3))
+    (tmp_path / "a_feat.npz").write_bytes(npy(np.eye(2, 3)))
+    np.testing.assert_array_equal(open_source(config).graph.features["author"], np.eye(2, 3))
+    (tmp_path / "p_feat.npz").write_bytes(npy(np.eye(2, 3)))
+    with pytest.raises(Exception, match="H16 .*2 rows of features, 3 labels"):
+        open_source(config)

@@ -180,6 +180,8 @@ def test_other_columns_or_ids_are_refused(trained: tuple[Path, str], tmp_path: P
 def test_transductive_methods_and_tied_preparations_are_refused() -> None:
     with pytest.raises(UnsuitableSetting, match="method hsan has weights for each node") as caught:
         require_inductive("hsan", SmoothingConfig())
+    with pytest.raises(UnsuitableSetting, match="graphcl embeds whole graphs"):
+        require_inductive("graphcl", SmoothingConfig())
     assert "\n" not in str(caught.value)
     tied = SmoothingConfig(standardise=True)
     with pytest.raises(UnsuitableSetting, match=r"smooth\.standardise"):

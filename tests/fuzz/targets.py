@@ -107,7 +107,9 @@ TARGETS = {
         (*_TEXT, *_YAML),
     ),
     "heco": Target(
-        one_file_of(hetero_sources.heco_acm, *_HECO), files_of(hetero_sources.heco_acm, *_HECO), (*_TEXT, *_ZIP)
+        one_file_of(hetero_sources.heco_acm, *_HECO),
+        files_of(hetero_sources.heco_acm, *_HECO),
+        (*_TEXT, *_ZIP),
     ),
     "archive": Target(formats.archive, formats.archive_seeds, _ZIP, (SourceUnreadable,)),
     "manifest": Target(formats.manifest, formats.manifest_seeds, _JSON, (ValueError,)),

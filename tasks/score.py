@@ -109,8 +109,8 @@ def require_inductive(method: str, smooth: SmoothingConfig) -> None:
         )
     if "collection" in declared.inputs:
         raise UnsuitableSetting(
-            f"method {method} embeds whole graphs, and scoring embeds the nodes of one: run the pipeline on a "
-            "collection that has the new graphs too"
+            f"method {method} embeds whole graphs, and scoring embeds the nodes of one: run the pipeline on "
+            "a collection that has the new graphs too"
         )
     if "smoothed" in declared.inputs:
         require_row_wise(smooth)

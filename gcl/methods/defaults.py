@@ -42,6 +42,10 @@ DEFAULTS: dict[str, MethodDefaults] = {
         "released run script, Shen-Lab/GraphCL, unsupervised_TU",
         {"train": _GRAPHCL_TRAINING | {"epochs": 20}},
     ),
+    "hgcvae": MethodDefaults(
+        "released settings for DBLP, ashes1106/HVGAE at fe97c73",
+        {"train": {"epochs": 40, "learning_rate": 4e-4}},
+    ),
     "hsan": MethodDefaults(
         "yueliu1999/HSAN at e9ad59b, for data sets it does not name; without its 500 principal components, "
         "more than a narrow or small graph has",

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 
 from gcl.graph import Graph
 from gcl.graph_collection import GraphCollection
+from gcl.hetero_graph import Metapath
 from gcl.methods import METHODS, build_method, method_class
 from gcl.methods.base import TrainingData
 from gcl.methods.configs import (
@@ -22,6 +24,7 @@ from gcl.methods.configs import (
     DmtConfig,
     GraceConfig,
     GraphClConfig,
+    HgcvaeConfig,
     HsanConfig,
     NmlGclConfig,
     ProGclConfig,
@@ -36,6 +39,7 @@ VIEWS = {"entry_dropout_rate": 0.8, "use_bias": True}  # written out: defaults m
 DMAT_I, DMT = {**VIEWS, "temperature": 0.3}, {**VIEWS, "temperature": 0.2}
 GCN = {"hidden_size": 6, "embedding_size": 4, "projection_size": 4, "temperature": 0.4}
 GIN = {"hidden_size": 8, "num_layers": 2, "temperature": 0.4}
+HAN = {"embedding_size": 4, "num_heads": 2, "num_layers": 2, "mask_rate": 0.5, "schedule_epochs": 5}
 SETTINGS = {
     "dmat_i": DmatIConfig(**DMAT_I, embedding_size=4),
     "dmat_i-mlp-C": DmatIConfig(**DMAT_I, **MLP, num_views=3, form="C", debias_prior=0.2),
@@ -58,6 +62,8 @@ SETTINGS = {
     "nml_gcl": NmlGclConfig(
         hidden_size=6, embedding_size=4, metric_hidden_size=4, metric_size=4, temperature=0.8, metric_steps=2
     ),
+    "hgcvae": HgcvaeConfig(**HAN, num_negative_pairs=2),
+    "hgcvae-strict": HgcvaeConfig(**HAN, mode="strict", num_negatives=30, replaced_rate=0.2),
     "hsan": HsanConfig(embedding_size=4, num_clusters=2, refresh_every=2, confident_rate=0.7, focus_power=2),
     "hsan-released": HsanConfig(embedding_size=4, num_clusters=2, refresh_every=2, semantics="released"),
 }
@@ -93,6 +99,12 @@ def twelve_graphs():
     return GraphCollection(12, Graph(len(graph_N), src_E, dst_E, np.array(x_NF, np.float32)), graph_N)
 
 
+def metapaths_of(graph):
+    """Neighbours, and neighbours of neighbours, each node among them."""
+    one = graph.adjacency_NN() + sp.eye(12, dtype=np.float32, format="csr")
+    return Metapath("one", one), Metapath("two", one @ one)
+
+
 def losses(config):
     x_NF, y_N, graph = twelve_nodes()
     declared = method_class(config.name)
@@ -102,8 +114,9 @@ def losses(config):
         graph if "graph" in declared.inputs else None,
         y_N if declared.uses_labels else None,
         collection=twelve_graphs() if "collection" in declared.inputs else None,
+        metapaths=metapaths_of(graph) if "metapaths" in declared.inputs else None,
     )
-    method = build_method(config, num_features=5, num_classes=2, num_nodes=12, seed=0)
+    method = build_method(config, num_features=5, num_classes=2, num_nodes=12, num_metapaths=2, seed=0)
     settings = TrainConfig(epochs=5, batch_size=12, learning_rate=0.05)
     history = train(method, data, settings, seed=0).history
     return [{name: value for name, value in terms.items() if "loss" in name} for terms in history]

@@ -120,6 +120,19 @@ def test_results_are_uploaded_again_where_the_bucket_has_lost_them(
     assert machine("b").find("ingest", KEY) == published
 
 
+def test_a_forced_run_that_cannot_be_uploaded_is_committed_here_and_the_bucket_keeps_what_it_has(
+    bucket: FakeBucket, machine: OpenStore
+) -> None:
+    old = publish(machine("a"), "ingest", KEY, FILES)
+    store = machine("a")
+    bucket.unreachable("read", "manifests/")
+    with pytest.raises(RemoteUnreachable):
+        publish(store, "ingest", KEY, OTHER, replace=True)
+    bucket.reachable()
+    assert (store.stage_folder("ingest", KEY) / "graph/nodes.bin").read_bytes() == b"other"
+    assert machine("a").find("ingest", KEY) == machine("b").find("ingest", KEY) == old, "what all see counts"
+
+
 @pytest.mark.fault
 @pytest.mark.parametrize("same_bytes", [True, False])
 def test_publishers_that_race_end_with_one_publication_and_no_orphan(
@@ -347,4 +360,8 @@ def test_the_register_of_runs_is_shared(bucket: FakeBucket, machine: OpenStore) 
     assert there.pin(first.run).pinned
     assert here.entries()[0].pinned
     assert ("train", first.keys["train"]) in here.roots()
+    there.unpin(first.run)
+    there.advance(first)
+    found = here.last_good("nightly")
+    assert found is not None and not found.pinned, "what was read before is not what counts"
     assert not (machine("a").root / ".runs" / "nightly").exists()

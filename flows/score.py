@@ -15,7 +15,9 @@ from flows.orphan import ends_with_worker
 from flows.outputs import replace_file
 from flows.record import stage_entry, versions
 from gcl.evaluation.embedding_shift import ShiftConfig
+from gcl.errors import UnsuitableSetting
 from gcl.propagation import resolve_backend
+from gcl.readers import reader_of
 from tasks.artifact import Artifact
 from tasks.convert import read_rows
 from tasks.ingest import INGEST, source_digests
@@ -133,6 +135,7 @@ def score(
     """
     opened = open_store(store)
     found = find_model(opened, model, path=None if path is None else Path(path))
+    require_one_graph(found)
     require_inductive(found.settings.method.name, found.settings.smooth)
     which = _which(nodes)
     reports: list[StageReport] = []
@@ -153,6 +156,20 @@ def score(
     show_run(opened, artifacts, reports)
     _show(record, found)
     return record
+
+
+def require_one_graph(model: TrainedModel) -> None:
+    """Refuse a model whose rows are not the nodes of a plain graph.
+
+    Raises:
+        UnsuitableSetting: its data have several node types, or are many graphs.
+    """
+    dataset = model.settings.dataset
+    if reader_of(dataset.format).holds != "graph":
+        raise UnsuitableSetting(
+            f"model {model.name} is of data with dataset.format={dataset.format}, and scoring embeds new nodes of "
+            "one graph of one node type: run the pipeline on the new data"
+        )
 
 
 def request_ingest(store: Store, model: TrainedModel) -> StageRequest:

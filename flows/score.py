@@ -14,8 +14,8 @@ from flows.config import ConfigurationError
 from flows.orphan import ends_with_worker
 from flows.outputs import replace_file
 from flows.record import stage_entry, versions
-from gcl.evaluation.embedding_shift import ShiftConfig
 from gcl.errors import UnsuitableSetting
+from gcl.evaluation.embedding_shift import ShiftConfig
 from gcl.propagation import resolve_backend
 from gcl.readers import reader_of
 from tasks.artifact import Artifact
@@ -167,8 +167,8 @@ def require_one_graph(model: TrainedModel) -> None:
     dataset = model.settings.dataset
     if reader_of(dataset.format).holds != "graph":
         raise UnsuitableSetting(
-            f"model {model.name} is of data with dataset.format={dataset.format}, and scoring embeds new nodes of "
-            "one graph of one node type: run the pipeline on the new data"
+            f"model {model.name} is of data with dataset.format={dataset.format}, and scoring embeds new nodes "
+            "of one graph of one node type: run the pipeline on the new data"
         )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from flows.config import ConfigurationError, load_config, stages_of
 from flows.wiring import PipelineState, run_stages
+from gcl.errors import UnsuitableSetting
 from gcl.hetero_findings import InvalidHetero
 from tasks.closure import import_closure
 from tasks.hetero_tables import read_hetero, read_metapaths, read_plans, read_target_ids
@@ -108,6 +109,19 @@ def test_a_stage_can_be_refreshed_and_be_the_last(shop: tuple[Path, Path, Direct
     assert again.ran == ["metapaths"]
     assert again.digests == run.digests
     assert shop_run(folder, tmp_path, until="metapaths").ran == ["ingest", "metapaths"]
+
+
+def test_a_model_along_metapaths_scores_no_other_nodes(shop: tuple[Path, Path, DirectRun]) -> None:
+    """Found by its run in the register, which knows the data set."""
+    from flows.score import require_one_graph
+    from tasks.trained_model import ModelSettings, TrainedModel
+
+    _, _, run = shop
+    config = run.state.config
+    sections = {name: getattr(config, name) for name in ModelSettings.model_fields}
+    model = TrainedModel("shop", None, ModelSettings(**sections), {}, 0)
+    with pytest.raises(UnsuitableSetting, match="dataset.format=gconstruct, and scoring embeds new nodes"):
+        require_one_graph(model)
 
 
 def test_a_broken_source_publishes_nothing(tmp_path: Path) -> None:

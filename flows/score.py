@@ -167,8 +167,8 @@ def require_one_graph(model: TrainedModel) -> None:
     dataset = model.settings.dataset
     if reader_of(dataset.format).holds != "graph":
         raise UnsuitableSetting(
-            f"model {model.name} is of data with dataset.format={dataset.format}, and scoring embeds new nodes "
-            "of one graph of one node type: run the pipeline on the new data"
+            f"model {model.name} is of data with dataset.format={dataset.format}, and scoring embeds new "
+            "nodes of one graph of one node type: run the pipeline on the new data"
         )
 
 

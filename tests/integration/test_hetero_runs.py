@@ -120,7 +120,7 @@ def test_a_model_along_metapaths_scores_no_other_nodes(shop: tuple[Path, Path, D
     config = run.state.config
     sections = {name: getattr(config, name) for name in ModelSettings.model_fields}
     model = TrainedModel("shop", None, ModelSettings(**sections), {}, 0)
-    with pytest.raises(UnsuitableSetting, match="dataset.format=gconstruct, and scoring embeds new nodes"):
+    with pytest.raises(UnsuitableSetting, match="dataset.format=gconstruct, and scoring embeds new"):
         require_one_graph(model)
 
 

@@ -188,9 +188,14 @@ def study(
     if name is None:
         show.studies()
         return
+    folder = out or Path("out") / Path(name).stem
+    if name == "robustness":  # whose cells are no runs of the pipeline; docs/robustness.md
+        from flows.robustness import run_and_show
+
+        run_and_show(seeds=seeds, settings=set_ or (), store=store, out=folder, only=only or (), large=large)
+        return
     from flows.study_running import run_study
 
-    folder = out or Path("out") / Path(name).stem
     record = run_study(
         name,
         store=store,

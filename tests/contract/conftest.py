@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_contracts import TABLES
+from tests.contract.attack_tables import ATTACK_TABLES
 from tests.contract.collection_tables import COLLECTION_TABLES
 from tests.contract.hetero_tables import HETERO_TABLES
 
@@ -242,7 +243,7 @@ for _name in ("embeddings.embeddings", "controls.embeddings"):
         {**TEXT, "width": 2},
         {"num_nodes": 6, "embedding_size": 2, "min_effective_rank": 1.5},
     )
-for _name, _fields in (HETERO_TABLES | COLLECTION_TABLES).items():
+for _name, _fields in (HETERO_TABLES | COLLECTION_TABLES | ATTACK_TABLES).items():
     _SAMPLES[_name] = Sample(_name.partition(":")[0], *_fields)
 
 

@@ -12,6 +12,7 @@ from data_contracts import TABLES, ContractViolation, check_table
 from data_contracts.schema_check import SCHEMA_RULES
 from data_contracts.suites import clauses_of
 from data_contracts.tables import CONTRACT_KEY, VERSION_KEY
+from tests.contract.attack_tables import ATTACK_BREAKS
 from tests.contract.collection_tables import COLLECTION_BREAKS
 from tests.contract.edits import drop_last_row, everything, know, put
 from tests.contract.hetero_tables import HETERO_BREAKS
@@ -229,6 +230,7 @@ BREAKS: list[tuple[str, str, str, Callable[[Any], None], int | None]] = [
     ("predictions.curves", "values_present", "x", put("x", 2, None), 2),
     *HETERO_BREAKS,
     *COLLECTION_BREAKS,
+    *ATTACK_BREAKS,
 ]
 
 

@@ -13,8 +13,8 @@ import pytest
 from flows.config import PipelineConfig, load_config
 from flows.exit_codes import describe
 from gcl.errors import NotDefined, UnsuitableSetting
-from gcl.methods import METHODS
 from tasks.store import Store
+from tests.methods import ON_ONE_GRAPH
 from tests.tiny_runs import TINY, DirectRun, run_direct
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.usefixtures("quick")]
@@ -67,7 +67,7 @@ def ring(num_nodes: int) -> list[tuple[int, int]]:
     return [(i, (i + step) % num_nodes) for i in range(num_nodes) for step in (1, 3)]
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", ON_ONE_GRAPH)
 def test_isolated_nodes_get_finite_embeddings(method: str, tmp_path: Path) -> None:
     """The last fifteen of sixty nodes have no edge, as in the CiteSeer of the Planetoid files."""
     config = graph(tmp_path / "g", num_nodes=60, edges=ring(45), method=method)
@@ -76,7 +76,7 @@ def test_isolated_nodes_get_finite_embeddings(method: str, tmp_path: Path) -> No
     assert np.isfinite(z_ND).all()
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", ON_ONE_GRAPH)
 def test_a_graph_without_edges_runs_or_says_why_not(method: str, tmp_path: Path) -> None:
     config = graph(tmp_path / "g", num_nodes=60, edges=[], method=method)
     try:
@@ -87,7 +87,7 @@ def test_a_graph_without_edges_runs_or_says_why_not(method: str, tmp_path: Path)
     assert np.isfinite(embeddings(run)).all()
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", ON_ONE_GRAPH)
 def test_a_single_node_is_refused_by_name_and_not_by_accident(method: str, tmp_path: Path) -> None:
     config = graph(tmp_path / "g", num_nodes=1, edges=[], method=method, classes=1)
     with pytest.raises((NotDefined, UnsuitableSetting)) as caught:

@@ -6,19 +6,16 @@ import numpy as np
 import pytest
 
 import gcl
-from gcl.methods import METHODS, method_class
+from gcl.methods import method_class
 from tasks.convert import read_checks, read_matrix
+from tests.methods import ON_ONE_GRAPH
 from tests.tiny_runs import run_direct, tiny
 
-ON_GRAPHS = sorted(
-    name
-    for name in METHODS
-    if not method_class(name).uses_labels and "collection" not in method_class(name).inputs
-)
+UNSUPERVISED = [name for name in ON_ONE_GRAPH if not method_class(name).uses_labels]
 SMALL = ("hidden_size", "projection_size")
 
 
-@pytest.mark.parametrize("name", ON_GRAPHS)
+@pytest.mark.parametrize("name", UNSUPERVISED)
 def test_estimator_gives_the_embedding_of_the_train_stage(name: str, tmp_path: Path) -> None:
     sizes = [f"method.{field}=8" for field in SMALL if field in method_class(name).Config.model_fields]
     config = tiny(f"method.name={name}", "train.num_checks=2", *sizes)

@@ -9,7 +9,7 @@ import pytest
 
 from flows.config import validate_config
 from gcl.config import affects_results
-from gcl.methods import METHODS
+from gcl.methods import METHODS, method_class
 from tasks.store import Store
 from tests.property.test_identity_property import METHODS as PROPERTY_METHODS
 from tests.property.test_identity_property import changed, fixed_code, keys, literals
@@ -23,18 +23,28 @@ ALLOWING: dict[str, list[dict[str, Any]]] = {
     "nml_gcl": [{"metric": "free_form", "alpha": 1.2, "alpha_scale": "none", "include_self": False}],
     "hsan": [{"num_clusters": 3}],
     "augcl": [{"estimator": "gambler"}],
+    "augcl_graph": [{"estimator": "gambler"}],
+    "hgcvae": [{"mode": "strict"}, {"mask_rate": 0.1}],
 }
 
 
+def data_for(name: str) -> dict[str, Any]:
+    """The section of data that the method is accepted on; what it says is not read."""
+    reads = method_class(name).inputs
+    if "collection" in reads:
+        return {"dataset": {"format": "tu_text", "name": "mutag", "path": "-"}}
+    return {"dataset": {"format": "heco", "name": "acm", "path": "-"}} if "metapaths" in reads else {}
+
+
 def fields_of(name: str) -> list[str]:
-    model = type(validate_config({"method": {"name": name}}).method)
+    model = type(validate_config(data_for(name) | {"method": {"name": name}}).method)
     return [field for field, info in model.model_fields.items() if len(literals(info.annotation)) != 1]
 
 
 def another(name: str, field: str) -> tuple[Any, Any] | None:
     """A configuration, and the same with this one field changed."""
     for extra in ({}, *ALLOWING.get(name, [])):
-        base = {"method": {"name": name} | extra}
+        base = data_for(name) | {"method": {"name": name} | extra}
         if (found := changed(base, "method", field)) is not None:
             return validate_config(base), found
     return None

@@ -113,7 +113,7 @@ def test_a_damaged_store_ends_verify_with_5(store_copy: Path, monkeypatch: pytes
         (["store", "accept", "1", "--store", "absent"], 2, "no store at absent"),
         (["notify", "http://127.0.0.1:9/hook"], 2, "gclflow up"),
         (["notify"], 2, "an address"),
-        (["run", "--preset", "digits", "--store", "s3://bucket"], 2, "only local directories"),
+        (["run", "--preset", "digits", "--store", "gs://bucket"], 2, "only local directories"),
         (["store", "ls", "--store", "absent"], 2, "no store at absent"),
         (["store", "ls", "--store", "."], 2, "no store at ."),
         (["fetch", "cora", "--to", "/dev/null"], 2, "cannot be written: Not a directory"),

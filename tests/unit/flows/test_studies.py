@@ -318,7 +318,7 @@ def test_the_studies_are_listed_with_their_questions_and_sizes(monkeypatch: pyte
             ["dmat-smoothing", "--set", "train.epochs=0"],
             "cell sbm, none, dataset.homophily=0.1, seed 0: train",
         ),
-        (["dmat-smoothing", "--store", "s3://bucket"], "only local directories"),
+        (["dmat-smoothing", "--store", "gs://bucket"], "only local directories"),
     ],
 )
 def test_wrong_usage_starts_nothing(

@@ -7,7 +7,9 @@ over `SVC()`, with distances computed once and each kernel shared by all penalti
 Legend: N rows, D columns, T rows of a training part, V of the part that is left out.
 """
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -16,11 +18,13 @@ from gcl.evaluation.agreement import classification_scores
 from gcl.evaluation.config import EvaluateConfig
 from gcl.evaluation.results import MetricRow, summarise
 from gcl.graph import Labels
+from gcl.threads import one_thread
 
 NUM_FOLDS, NUM_INNER_FOLDS = 10, 5
 PENALTIES = tuple(10.0**power for power in range(-3, 4))
 MAX_ROWS = 6000
 """Labelled rows above which the protocol is not defined: it holds a few kernels of N x N."""
+_POOL_BYTES = 1 << 30  # of kernels of all folds that are worked on at a time
 _CACHE_MEGABYTES = 256  # of libsvm, for rows of the kernel
 
 
@@ -45,12 +49,18 @@ def svm_rows(
     _check(y_N, labels)
     squared_NN = _squared_distances(z_ND[rows].astype(np.float64))
     spread = _Spread(z_ND[rows].astype(np.float64))
-    found: dict[str, list[dict[str, float]]] = {"validation": [], "test": []}
-    for train_T, test_V in _folds(y_N, NUM_FOLDS, seed=config.split_seed):
-        penalty, validated = _chosen_penalty(squared_NN, spread, y_N, train_T)
-        predicted_V = _fitted(squared_NN, spread, y_N, train_T, test_V, (penalty,))[0]
-        found["validation"].append({"accuracy": validated})
-        found["test"].append(classification_scores(predicted_V, y_N[test_V]))
+
+    def judged(fold: tuple[np.ndarray, np.ndarray]) -> tuple[dict[str, float], dict[str, float]]:
+        train_T, test_V = fold
+        with one_thread():
+            penalty, validated = _chosen_penalty(squared_NN, spread, y_N, train_T)
+            predicted_V = _fitted(squared_NN, spread, y_N, train_T, test_V, (penalty,))[0]
+        return {"accuracy": validated}, classification_scores(predicted_V, y_N[test_V])
+
+    folds = list(_folds(y_N, NUM_FOLDS, seed=config.split_seed))
+    with ThreadPoolExecutor(_num_threads(len(y_N))) as pool:
+        parts = zip(*pool.map(judged, folds), strict=True)
+    found = dict(zip(("validation", "test"), parts, strict=True))
     return [
         row
         for part in ("validation", "test")
@@ -132,6 +142,11 @@ def _squared_distances(z_ND: np.ndarray) -> np.ndarray:
     np.maximum(squared_NN, 0, out=squared_NN)
     np.fill_diagonal(squared_NN, 0)
     return squared_NN
+
+
+def _num_threads(num_rows: int) -> int:
+    """Folds at a time: as many as there are processors, and as `_POOL_BYTES` has room for."""
+    return max(1, min(NUM_FOLDS, len(os.sched_getaffinity(0)), _POOL_BYTES // (16 * num_rows**2)))
 
 
 def _check(y_N: np.ndarray, labels: Labels) -> None:

@@ -63,6 +63,14 @@ def test_rows_without_a_label_are_left_out():
     assert rows_of(wider, longer) == rows_of(z_ND, labels)
 
 
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_threads_change_nothing(num_threads, monkeypatch):
+    z_ND, labels = make_rows()
+    expected = rows_of(z_ND, labels)
+    monkeypatch.setattr("gcl.evaluation.svm._num_threads", lambda num_rows: num_threads)
+    assert rows_of(z_ND, labels) == expected
+
+
 def test_constant_embeddings_are_judged_by_the_larger_class():
     y_N = np.repeat([0, 1], [60, 30]).astype(np.int32)
     with warnings.catch_warnings():

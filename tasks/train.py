@@ -137,7 +137,9 @@ def estimate(work: Work, config: TrainStageConfig) -> Estimate:
 def code_of(config: TrainStageConfig) -> tuple[str, ...]:
     """The modules the chosen method selects, so that editing another method does not re-run this one."""
     chosen = METHODS[config.method.name].partition(":")[0]
-    return (chosen, "gcl.trainer", "tasks.training_data", *reading_modules(config.method.inputs))
+    # Started by its name, which no import shows.
+    workers = ("gcl.torchrun_worker",) if config.train.num_processes > 1 else ()
+    return (chosen, "gcl.trainer", "tasks.training_data", *workers, *reading_modules(config.method.inputs))
 
 
 def write_embeddings(work: Work, kind: str, z_ND: np.ndarray) -> None:

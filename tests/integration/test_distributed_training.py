@@ -24,6 +24,7 @@ from gcl.methods.configs import DmatIConfig
 from gcl.torchrun import ProcessLost, SharedWorkspace, open_shared, train_in_processes
 from gcl.trainer import train
 from gcl.trainer_config import TrainConfig
+from tasks.train import TrainStageConfig, code_of
 from tests.faults.injection import REPOSITORY
 from tests.tiny_runs import DirectRun, run_direct, tiny
 
@@ -108,6 +109,11 @@ def test_the_number_of_processes_has_a_key_of_its_own(in_both: tuple[Path, Direc
     store, alone, together = in_both
     assert alone.keys["train"] != together.keys["train"]
     assert run_direct(tiny("train.epochs=4", "train.num_checks=2", TWO), store).ran == []
+
+
+def test_the_program_of_the_processes_is_part_of_the_key() -> None:
+    config = tiny(TWO)
+    assert "gcl.torchrun_worker" in code_of(TrainStageConfig(method=config.method, train=config.train))
 
 
 def test_nothing_stays_behind_a_run(in_both: tuple[Path, DirectRun, DirectRun]) -> None:
@@ -270,6 +276,7 @@ def test_an_error_of_a_process_is_raised_as_the_one_it_is(tmp_path: Path) -> Non
     assert workers_of(os.getpid()) == []
 
 
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
 def test_an_error_of_no_known_kind_comes_with_its_text_and_a_log(tmp_path: Path) -> None:
     checks = CheckFolder(tmp_path / "checks", (1,))
     (tmp_path / "checks").mkdir()

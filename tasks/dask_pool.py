@@ -343,7 +343,7 @@ def _result(future: "Future[Any]", block: str, watch: _Watch) -> Any:
         try:
             return future.result(timeout=_ASK_SECONDS)
         except TimeoutError:  # whoever held the result is gone, and the block runs again somewhere
-            if future.status == "error":  # it is the function's own
+            if str(future.status) == "error":  # it is the function's own
                 raise
             watch.look()
         except (OSError, CancelledError) as error:  # the block is done, fetching its result failed

@@ -40,11 +40,13 @@ def read_dataset(format: str, **fields: Any) -> Dataset:  # noqa: A002  the name
         SourceUnreadable: files missing, or not what the format says.
         InvalidGraph: data that break a rule of a graph.
         ValueError: an unknown format or field, or a value out of its bounds.
-        UnsuitableSetting: an edge holdout, which belongs to a run of the pipeline.
+        UnsuitableSetting: an edge holdout, which belongs to a run of the pipeline, or data of many graphs.
     """
     config: DatasetConfig = checked_config(reader_of(format).config, fields)
     if config.edge_holdout > 0:
         raise UnsuitableSetting("edge_holdout: link prediction is a run of the pipeline, see gclflow run")
+    if reader_of(format).holds == "collection":
+        raise UnsuitableSetting(f"{format} holds many graphs: gcl.readers.collection_base.read_collection")
     source = open_source(config)
     blocks: list[Any] = [] if source.feature_chunks is None else list(source.feature_chunks())
     x_NF: Features | None = None

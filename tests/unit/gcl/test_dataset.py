@@ -66,7 +66,7 @@ def test_cora_has_its_published_size(real_data):
         ({"format": "digits_knn", "k": 0}, ValueError, r"k: .* \(got 0\)"),
         ({"format": "digits_knn", "kk": 3}, ValueError, "kk: there is no such setting"),
         ({"format": "digits_knn", "edge_holdout": 0.1}, UnsuitableSetting, "edge_holdout"),
-        ({"format": "tu_text", "path": "x"}, UnsuitableSetting, "tu_text holds many graphs: .*read_collection"),
+        ({"format": "tu_text", "path": "x"}, UnsuitableSetting, "tu_text holds many graphs: .*_collection"),
         ({"format": "csv", "path": "nowhere"}, SourceUnreadable, "nowhere"),
     ],
 )

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,8 @@ from tasks.remote import (
 logger = logging.getLogger(__name__)
 
 MARKER = "store.json"
+LARGE_BYTES = 8 << 20
+"""Files from this size on are transferred one after another."""
 _MANIFEST = re.compile(rf"{MANIFESTS}/(?P<stage>[a-z][a-z0-9_]*)/(?P<key>[0-9a-f]{{64}})\.json")
 
 
@@ -127,11 +129,7 @@ class Publications:
         """
         publication = Publication(attempt=new_attempt(), manifest=manifest)
         name = manifest_name(manifest.stage, manifest.key)
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            for _ in pool.map(
-                lambda file: self.remote.upload(folder / file, publication.name_of(file)), manifest.files
-            ):
-                pass
+        _each_file(manifest, lambda file: self.remote.upload(folder / file, publication.name_of(file)))
         if over is None:
             is_published = self.remote.put_if_absent(name, publication.dump())
         else:
@@ -161,9 +159,7 @@ class Publications:
             with (folder / name).open("wb") as file:
                 self._fetch_file(publication, name, file)
 
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            for _ in pool.map(fetch, publication.manifest.files):
-                pass
+        _each_file(publication.manifest, fetch)
 
     def withdraw(self, published: Published) -> bool:
         """Delete a publication and its files, unless another has taken its place; says whether it did."""
@@ -266,6 +262,16 @@ class _Damaged:
 
     reason: str
     tag: str
+
+
+def _each_file(manifest: Manifest, transfer: Callable[[str], None]) -> None:
+    """Transfer the small files several at once, then the large ones in this thread, which a signal stops."""
+    large = [name for name, entry in manifest.files.items() if entry.num_bytes >= LARGE_BYTES]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for _ in pool.map(transfer, manifest.files.keys() - set(large)):
+            pass
+    for name in large:
+        transfer(name)
 
 
 def open_marker(remote: Remote) -> str:

@@ -201,6 +201,27 @@ def test_a_forced_run_with_other_bytes_replaces_what_is_published(
     assert notes(bucket) == ["replaced by a forced re-run with other bytes"]
 
 
+def test_large_files_are_transferred_where_a_signal_stops_it(
+    bucket: FakeBucket, machine: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread cannot be stopped; whoever waits for an upload of gigabytes must not have to."""
+    monkeypatch.setattr("tasks.remote_publications.LARGE_BYTES", 100)
+    seen: dict[str, bool] = {}
+
+    def note(call: str, name: str) -> None:
+        if call in ("upload", "stream"):
+            seen[f"{call} {name.rpartition('/')[2]}"] = threading.current_thread() is threading.main_thread()
+
+    bucket.before = note
+    publish(machine("a"), "ingest", KEY, FILES)
+    assert machine("b").find("ingest", KEY)
+    assert seen == {
+        f"{call} {name}": name == "nodes.bin"
+        for call in ("upload", "stream")
+        for name in ("nodes.bin", "empty.bin", "timing.json")
+    }
+
+
 def test_a_forced_run_with_the_same_bytes_changes_nothing(bucket: FakeBucket, machine: OpenStore) -> None:
     publish(machine("a"), "ingest", KEY, FILES)
     before = dict(bucket.objects)

@@ -17,8 +17,9 @@ $(STAMP): requirements.lock pyproject.toml
 run: $(STAMP)  ## the whole pipeline on the embedded data set
 	$(BIN)/gclflow run --preset digits --store .store --out out/digits
 
+# A file of tests a process at a time, a process a core; each has one thread, so that they do not wait for each other.
 test: $(STAMP)  ## all tests but the nightly ones
-	$(BIN)/python -m pytest -m "not nightly"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not nightly" --numprocesses auto --dist loadfile
 
 test-fast: $(STAMP)  ## unit, property and contract tests
 	$(BIN)/python -m pytest -m "not slow and not fault and not nightly" tests/unit tests/property tests/contract

@@ -311,9 +311,9 @@ def smooth_features(
     else:
         with tempfile.TemporaryDirectory(prefix="gclflow-smooth-") as folder:
             blocks, largest = smooth_in_files(rows, csr, plan, ranges, Path(folder), map_blocks)
-    bound = largest * _growth(csr, weights, config) + left_out
-    if config.normalise_output == "l2":
-        bound = min(bound, 1.0 + 1e-6)
+    # Scaling to length 1 enlarges short rows: then nothing but the length bounds a value.
+    is_scaled = config.normalise_output == "l2"
+    bound = 1.0 + 1e-6 if is_scaled else largest * _growth(csr, weights, config) + left_out
     return Smoothed(blocks, config.normalise_output, weights, bound)
 
 

@@ -15,6 +15,7 @@ from flows.config import STAGE_NAMES, PipelineConfig, validate_config
 from flows.wiring import STAGES, PipelineState
 from gcl.config import affects_results, result_fields
 from gcl.readers import READERS
+from gcl.readers.collection_base import CollectionConfig
 from gcl.readers.hetero_base import OF_ONE_TYPE, HeteroDatasetConfig
 from tasks.artifact import Artifact, hash_json
 from tasks.store import Store
@@ -114,9 +115,15 @@ def fields() -> Iterator[Any]:
             model = type(getattr(config, section))
             tag = "-".join(map(str, base.get(section, {}).values())) or "default"
             for name, field in model.model_fields.items():
-                applies = name not in OF_ONE_TYPE or not issubclass(model, HeteroDatasetConfig)
-                if applies and len(literals(field.annotation)) != 1:  # a tag has one value
+                if _applies(model, name) and len(literals(field.annotation)) != 1:  # a tag has one value
                     yield pytest.param(base, section, name, id=f"{section}-{tag}-{name}")
+
+
+def _applies(model: type[BaseModel], name: str) -> bool:
+    """Whether the field means anything for these data; where not, they refuse any other value."""
+    if issubclass(model, HeteroDatasetConfig):
+        return name not in OF_ONE_TYPE
+    return not (issubclass(model, CollectionConfig) and name == "edge_holdout")
 
 
 @pytest.fixture(scope="module")

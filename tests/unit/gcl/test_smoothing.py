@@ -331,6 +331,16 @@ def test_memory_limit_narrows_the_blocks_of_this_process_too(columns, expected):
     np.testing.assert_array_equal(limited.x_NF, smooth_features(graph, config, seed=0).x_NF)
 
 
+def test_bound_of_rows_that_are_scaled_up_is_one():
+    """Rows of L1 length 1 over many columns are short, and scaling to length 1 enlarges their values."""
+    graph = attributed_graph()
+    x_NF = np.full((graph.num_nodes, 100), 1.0, np.float32)
+    config = SmoothingConfig(normalise_input="l1", normalise_output="l2", convolution=0)
+    smoothed = smooth_features(replace(graph, x_NF=x_NF), config, seed=0)
+    assert np.abs(smoothed.x_NF).max() == pytest.approx(0.1, rel=1e-4)  # of .01 before
+    assert np.abs(smoothed.x_NF).max() <= smoothed.bound
+
+
 def test_bound_counts_nodes_that_only_receive_edges():
     fork = Graph(3, np.array([0, 0]), np.array([1, 2]), x_NF=np.ones((3, 1), np.float32), is_undirected=False)
     config = SmoothingConfig(filter="sgc", num_steps=1, convolution=1.0, self_loops=False)

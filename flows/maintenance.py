@@ -82,7 +82,7 @@ def maintenance(
     damaged = _verify(store, dry_run=dry_run) if verify else []
     collected = _collect(store, keep_days=keep_days, dry_run=dry_run)
     record = MaintenanceRecord(
-        store=str(opened.root),
+        store=opened.address,
         is_dry_run=dry_run,
         num_checked=num_checked,
         damaged=tuple(damaged),

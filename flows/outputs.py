@@ -33,7 +33,7 @@ def run_record(state: PipelineState, *, preset: str | None) -> RunRecord:
         versions=versions(),
         device=resolve_device(state.config.device),
         machine=machine(),
-        store=str(state.store.root),
+        store=state.store.address,
         stages=[{**stage_entry(report), "seed": seed} for report in state.reports],
         metrics=[metric for metric in metrics if metric.split != "validation"],
         validation_metrics=[metric for metric in metrics if metric.split == "validation"],

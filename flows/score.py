@@ -249,7 +249,7 @@ def _record(
         shift=tuple(ShiftRow.model_validate(row) for row in read_rows(folder / "shift.parquet")),
         notes=tuple(facts["notes"]),
         stages=tuple(stage_entry(report) for report in reports),
-        store=str(store.root),
+        store=store.address,
         versions=versions(),
     )
 

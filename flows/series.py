@@ -52,7 +52,7 @@ def conclude(
     if not comparison.passed:
         broken = [row.model_dump() for row in comparison.rows if not row.passed]
         emit(RUN_REGRESSED, about, {**identity, "reason": comparison.reason, "rows": broken})
-        raise RunRegressed(comparison, str(state.store.root))
+        raise RunRegressed(comparison, state.store.address)
     runs.advance(entry)
     _emit_finished(state, record, about, identity)
     return comparison

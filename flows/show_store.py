@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def artifacts(store: "Store") -> None:
     """Every artifact of a store."""
-    table = new_table(f"Store {store.root}", "stage", "artifact", "digest", "MB", "rows", "key")
+    table = new_table(f"Store {store.address}", "stage", "artifact", "digest", "MB", "rows", "key")
     for manifest in store.manifests():
         for artifact in manifest.artifacts.values():
             table.add_row(

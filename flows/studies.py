@@ -138,7 +138,7 @@ def _run_cell(cell: Cell, config: PipelineConfig, chosen: Study, store: Store) -
     _release_memory()
     preset = None if cell.preset == "none" else cell.preset
     try:
-        run = pipeline(config, store=str(store.root), until=chosen.until, preset=preset)
+        run = pipeline(config, store=store.address, until=chosen.until, preset=preset)
         return finished_cell(cell, run, store)
     except Exception as error:
         logger.exception("cell %s failed", cell.label)

@@ -17,7 +17,7 @@ from gcl.methods.configs import MethodConfig
 from gcl.readers import READERS, AnyDataset
 from gcl.smoothing import SmoothingConfig
 from gcl.trainer_config import TrainConfig
-from tasks.artifact import MANIFEST, Artifact, Manifest
+from tasks.artifact import Artifact, Manifest
 from tasks.errors import ArtifactCorrupted, UnknownArtifact
 from tasks.runs import RunEntry, Runs, UnknownRun
 from tasks.store import Store
@@ -102,7 +102,7 @@ def _manifest_of(store: Store, digest: str, unknown_run: str) -> Manifest:
         manifest, artifact = store.locate(digest)
     except UnknownArtifact as unknown:
         raise UnknownArtifact(
-            f"there is no model {digest!r} in store {store.root}: {unknown_run}; {unknown}; "
+            f"there is no model {digest!r} in store {store.address}: {unknown_run}; {unknown}; "
             "gclflow store runs lists the runs"
         ) from None
     if "model" not in manifest.artifacts:
@@ -128,7 +128,7 @@ def _by_digest(store: Store, trained: Manifest) -> _Found:
         for manifest in store.manifests()
         if manifest.stage == "cluster" and manifest.identity["inputs"].get("embeddings") == embeddings
     ]
-    newest = max(clusterings, key=lambda manifest: _published(store, manifest), default=None)
+    newest = max(clusterings, key=store.published_at, default=None)
     sections = {
         "dataset": ingest.identity["config"],
         "smooth": smooth.identity["config"],
@@ -145,10 +145,6 @@ def _made(store: Store, stage: str, kind: str, digest: str | None) -> Iterator[M
         artifact = manifest.artifacts.get(kind)
         if manifest.stage == stage and artifact is not None and artifact.digest == digest:
             yield manifest
-
-
-def _published(store: Store, manifest: Manifest) -> int:
-    return (store.stage_folder(manifest.stage, manifest.key) / MANIFEST).stat().st_mtime_ns
 
 
 def _model(store: Store, name: str, found: _Found, *, path: Path | None) -> TrainedModel:

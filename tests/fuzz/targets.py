@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flows.config import ConfigurationError
 from gcl.errors import CheckpointMismatch, InvalidGraph, SourceUnreadable
-from tests import hetero_sources, sources
+from tests import collection_sources, hetero_sources, sources
 from tests.fuzz import formats
 from tests.fuzz.formats import files_of, members_of, one_file_of, one_member_of
 
@@ -59,6 +59,8 @@ _GCONSTRUCT = ("graph.json", "users.csv", "buys.csv", "train.csv")
 _GCONSTRUCT_PARQUET = ("users.parquet", "items.parquet", "buys.parquet", "graph.json")
 _DGL_CSV = tuple(hetero_sources.DGL_FILES)
 _HECO = ("pa.txt", "p_feat.npz", "a_feat.npz", "labels.npy", "train_20.npy")
+_TU = tuple(collection_sources.tu_files())
+_ONE_FILE = ("TINY.txt",)
 _PLANETOID = tuple(f"ind.tiny.{part}" for part in formats.PLANETOID_PARTS)
 
 _NUMBER = (b"nan", b"inf", b"1e309", b"-1", b"-0", b"9223372036854775808")
@@ -110,6 +112,14 @@ TARGETS = {
         one_file_of(hetero_sources.heco_acm, *_HECO),
         files_of(hetero_sources.heco_acm, *_HECO),
         (*_TEXT, *_ZIP),
+    ),
+    "tu_text": Target(
+        one_file_of(collection_sources.tu_text, *_TU), files_of(collection_sources.tu_text, *_TU), _TEXT
+    ),
+    "tu_powerful_gnns": Target(
+        one_file_of(collection_sources.one_file, *_ONE_FILE),
+        files_of(collection_sources.one_file, *_ONE_FILE),
+        _TEXT,
     ),
     "archive": Target(formats.archive, formats.archive_seeds, _ZIP, (SourceUnreadable,)),
     "manifest": Target(formats.manifest, formats.manifest_seeds, _JSON, (ValueError,)),

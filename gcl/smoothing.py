@@ -105,10 +105,8 @@ class SmoothingConfig(Config):
         description="push: values up to this share of a column's absolute sum stay, in [0, 1]; 0 is exact",
     )
     backend: Literal["auto", "direct", "dask"] = operational(
-        "auto", description="where blocks run: this process, Dask workers, or Dask above dask_threshold"
-    )
-    dask_threshold: int = operational(
-        2_000_000_000, ge=0, description="auto takes Dask above this many feature values N x F (count)"
+        "auto",
+        description="where blocks run: this process, Dask workers, or auto: Dask where dask_address is given",
     )
     dask_address: str | None = operational(
         None,
@@ -199,10 +197,14 @@ class Smoothed:
         return np.concatenate(found) if found else np.empty((0, self.num_features), np.float32)
 
 
-def takes_dask(config: SmoothingConfig, *, num_nodes: int, num_features: int) -> bool:
-    """Whether `config.backend` means Dask for features of this size."""
+def takes_dask(config: SmoothingConfig) -> bool:
+    """Whether `config.backend` means Dask.
+
+    On one machine workers gain nothing over the threads of this process, whatever the size: both go through
+    the same blocks, and this process keeps one graph where each worker keeps its own.
+    """
     if config.backend == "auto":
-        return config.solver == "power" and num_nodes * num_features > config.dask_threshold
+        return config.solver == "power" and config.dask_address is not None
     return config.backend == "dask"
 
 
@@ -342,13 +344,13 @@ def _block_columns(
     num_nodes, num_columns = shape
     csr_bytes = sum(part.nbytes for part in csr if part is not None)
     width = min(BLOCK_COLUMNS, max(num_columns, 1))
-    if takes_dask(config, num_nodes=num_nodes, num_features=num_columns):
+    if takes_dask(config):
         width = min(width, -(-num_columns // config.num_workers))
-        memory_limit = config.memory_limit
+        share = None if memory_limit is None else memory_limit // config.num_workers
+        worker_limit = config.memory_limit or share
         # Half the limit: the other half is the interpreter with torch, and mapped pages.
-        budget = None if memory_limit is None else memory_limit // 2 - 2 * csr_bytes
+        budget = BUFFER_BYTES // config.num_workers
+        budget = budget if worker_limit is None else worker_limit // 2 - 2 * csr_bytes
     else:
         budget = BUFFER_BYTES if memory_limit is None else memory_limit - BASE_BYTES - 2 * csr_bytes
-    if budget is not None:
-        width = min(width, budget // (NUM_BUFFERS * 4 * max(num_nodes, 1)))
-    return max(width, 1)
+    return max(min(width, budget // (NUM_BUFFERS * 4 * max(num_nodes, 1))), 1)

@@ -30,10 +30,9 @@ def smooth(work: Work, config: SmoothingConfig) -> None:
     workspace = work.workspace()
     graph = read_graph(work.input("graph"), with_features=False, workspace=workspace)
     attributes = read_feature_rows(work.input("graph"))
-    num_features = 0 if attributes is None else attributes.shape[1]
     with ExitStack() as stack:
         map_blocks, scratch = None, None
-        if takes_dask(config, num_nodes=graph.num_nodes, num_features=num_features):
+        if takes_dask(config):
             map_blocks, scratch = _dask(stack, work, config)
         smoothed = smooth_features(
             graph,

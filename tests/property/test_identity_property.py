@@ -170,7 +170,7 @@ def test_every_operational_field_is_one_of_these(store: Store) -> None:
         if not affects_results(type(getattr(validate_config(base), section)), name)
     }
     assert named <= {
-        "path", "name", "splits", "backend", "dask_threshold", "dask_address", "num_workers",
+        "path", "name", "splits", "backend", "dask_address", "num_workers",
         "threads_per_worker", "memory_limit", "block_columns", "checkpoint_every", "deadline_seconds",
         "max_entries",
     }  # fmt: skip

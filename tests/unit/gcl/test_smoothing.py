@@ -16,6 +16,7 @@ from gcl.smoothing import (
     BASE_BYTES,
     NUM_BUFFERS,
     SmoothingConfig,
+    _block_columns,
     filter_weights,
     smooth_features,
     takes_dask,
@@ -287,7 +288,6 @@ def test_only_how_to_work_is_operational():
     }
     assert operational == {
         "backend",
-        "dask_threshold",
         "dask_address",
         "num_workers",
         "threads_per_worker",
@@ -297,13 +297,29 @@ def test_only_how_to_work_is_operational():
     assert all(field.description for field in SmoothingConfig.model_fields.values())
 
 
-def test_dask_is_taken_above_the_threshold_or_by_name():
-    size = {"num_nodes": 10, "num_features": 10}
-    assert not takes_dask(SmoothingConfig(), **size)
-    assert not takes_dask(SmoothingConfig(dask_threshold=100), **size)
-    assert takes_dask(SmoothingConfig(dask_threshold=99), **size)
-    assert takes_dask(SmoothingConfig(backend="dask"), **size)
-    assert not takes_dask(SmoothingConfig(backend="direct", dask_threshold=0), **size)
+def test_dask_is_taken_by_name_or_where_there_is_a_scheduler():
+    address = "tcp://127.0.0.1:8786"
+    assert not takes_dask(SmoothingConfig())
+    assert takes_dask(SmoothingConfig(dask_address=address))
+    assert takes_dask(SmoothingConfig(backend="dask"))
+    assert not takes_dask(SmoothingConfig(backend="direct", dask_address=address))
+
+
+@pytest.mark.parametrize(
+    ("settings", "run_limit", "expected"),
+    [
+        ({}, None, 24),  # 6 GiB over two workers, four buffers of 4 bytes
+        ({}, 4 << 30, 8),  # the run's limit over two workers, half of it for buffers
+        ({"memory_limit": 4 << 30}, 1 << 30, 16),  # a worker's own limit
+        ({"num_workers": 4}, 4 << 30, 4),
+    ],
+)
+def test_blocks_of_workers_share_what_there_is(settings, run_limit, expected):
+    num_nodes = (1 << 30) // 128
+    config = SmoothingConfig(backend="dask", **settings)
+    csr = (np.zeros(1, np.int64), np.zeros(0, np.int32), None)
+    width = _block_columns(config, shape=(num_nodes, 128), csr=csr, memory_limit=run_limit)
+    assert width in (expected, expected - 1)  # the graph's few bytes
 
 
 def test_memory_limit_narrows_the_blocks(tmp_path):
@@ -367,4 +383,4 @@ def test_push_is_exact_at_zero_and_within_its_bound_above(is_sparse):
 def test_push_stays_in_this_process():
     with pytest.raises(ValidationError, match="works in this process"):
         SmoothingConfig(solver="push", backend="dask")
-    assert not takes_dask(SmoothingConfig(solver="push", dask_threshold=0), num_nodes=10, num_features=10)
+    assert not takes_dask(SmoothingConfig(solver="push", dask_address="tcp://127.0.0.1:8786"))

@@ -114,7 +114,10 @@ def estimate(work: Work, config: TrainStageConfig) -> Estimate:
     declared, num_nodes = method_class(config.method.name), int(graph["num_nodes"])
     reads_rows = "smoothed" in declared.inputs
     num_features = int(smoothed["num_features"] if reads_rows else graph["num_features"])
-    size = TrainingSize(num_nodes, int(graph["num_edges"]), num_features, config.train.batch_size)
+    entries: tuple[int, ...] = ()
+    if "metapaths" in work.inputs:
+        entries = tuple(int(row["num_entries"]) for row in work.metadata("metapaths")["metapaths"])
+    size = TrainingSize(num_nodes, int(graph["num_edges"]), num_features, config.train.batch_size, entries)
     memory, count = declared.memory_estimate(config.method, size), config.train.num_processes
     if count > 1:  # each reads and augments the whole batch; torchrun is one more
         memory = {what: count * num_bytes for what, num_bytes in memory.items()}

@@ -132,12 +132,13 @@ class PairWeights:
 
 @dataclass(frozen=True)
 class TrainingSize:
-    """What memory depends on: N nodes, E directed edges, F feature columns, B nodes a batch."""
+    """What memory depends on: N nodes, E directed edges, F feature columns, B nodes a batch, metapaths."""
 
     num_nodes: int
     num_edges: int
     num_features: int
     batch_size: int
+    metapath_entries: tuple[int, ...] = ()
 
 
 class Method(nn.Module, ABC):

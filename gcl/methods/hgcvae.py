@@ -22,7 +22,12 @@ from gcl.methods.graph_views import xavier_linear
 from gcl.methods.hgcvae_inputs import Masked, Prepared, graph_of, mask_rows, metapaths_of, prepare
 from gcl.methods.hgcvae_limits import memory_estimate
 from gcl.methods.hgcvae_negatives import Bank
-from gcl.methods.hgcvae_schedules import free_nats, kl_weight_at, mask_rate_at
+from gcl.methods.hgcvae_schedules import (
+    depends_on_schedule_epochs,
+    free_nats,
+    kl_weight_at,
+    mask_rate_at,
+)
 from gcl.random import torch_generator
 
 LOG_STD_RANGE = (-5.0, 2.0)
@@ -149,6 +154,7 @@ class Hgcvae(Method):
             self.to_decoder = xavier_linear(size, size, generator)
             self.to_decoder.bias = None  # type: ignore[assignment]
             self.decoder = layer(self.width, 1, is_activated=False)
+        self.training_state.register_buffer("num_epochs", torch.zeros((), dtype=torch.int64))
         self._prepared: Prepared | None = None
 
     @classmethod
@@ -189,6 +195,10 @@ class Hgcvae(Method):
         self._ready(data)  # a batch brings the graph, and not its metapaths
         yield torch.arange(data.num_nodes)
 
+    def after_epoch(self, data: TrainingData, *, epoch: int, seed: int) -> None:
+        """Count the epochs, which schedules are laid out for: `notes` says where they are others."""
+        self.training_state.get_buffer("num_epochs").fill_(epoch + 1)
+
     def embed(self, data: TrainingData, *, batch_size: int = EMBED_ROWS) -> np.ndarray:
         """float32 [N, D] encoder output or posterior mean, no features masked, no dropout."""
         ready = self._ready(data)
@@ -211,12 +221,19 @@ class Hgcvae(Method):
             return z_ND.float().cpu().numpy()
 
     def notes(self, data: TrainingData) -> list[str]:
-        """The mode, how many negatives, and what became of the posterior."""
+        """The mode, schedules that did not fit the epochs, and what became of the posterior."""
         found = [f"hgcvae in {self.config.mode} mode, reconstruction by {self.config.recon_form}"]
         if not self.config.is_strict:
             found.append(
                 "reference mode: the divergence (1.5) and esce_reference (log F) hardly depend on the "
                 "weights, so the contrast alone moves the encoder"
+            )
+        num_epochs = int(self.training_state.get_buffer("num_epochs"))
+        expected = self.config.schedule_epochs
+        if num_epochs not in (0, expected) and depends_on_schedule_epochs(self.config):
+            found.append(
+                f"schedules were laid out for method.schedule_epochs={expected}, and training took "
+                f"{num_epochs}: set both alike"
             )
         if self.posterior is not None:
             ready = self._ready(data)

@@ -6,7 +6,9 @@ from gcl.methods.configs.hgcvae import HgcvaeConfig
 def mask_rate_at(epoch: int, config: HgcvaeConfig) -> float:
     """Share of the nodes masked in an epoch.
 
-    The linear schedule rounds its step to four decimals, as the released code does: 0.3, 0.3075, ...
+    The linear schedule rounds its step to four decimals, as the released code does: 0.3, 0.3075, ... Masking
+    stops at `mask_rate_end` where that is given; as released, it goes on growing beyond twice the first rate
+    in a run of more than E epochs, up to `max_mask_rate`.
 
     Args:
         epoch: counter from 0.
@@ -21,6 +23,8 @@ def mask_rate_at(epoch: int, config: HgcvaeConfig) -> float:
         rate = first * (last / first) ** (epoch / config.schedule_epochs)
     elif config.mask_schedule == "step":
         rate = min(first + config.mask_step * epoch, last)
+    if config.mask_rate_end is not None:
+        top = min(top, last)
     return min(rate, top)
 
 
@@ -54,11 +58,18 @@ def kl_weight_at(epoch: int, config: HgcvaeConfig) -> float:
         epoch: counter from 0.
         config: weight, warm-up, E.
     """
-    rate = config.kl_warmup_rate
-    if rate is None:
-        rate = 0.3 if config.is_strict else 0.0
-    warmup = rate * config.schedule_epochs
+    warmup = _warmup_rate(config) * config.schedule_epochs
     return config.kl_weight * (min(1.0, epoch / warmup) if warmup else 1.0)
+
+
+def depends_on_schedule_epochs(config: HgcvaeConfig) -> bool:
+    """Whether anything changes in step with E, so that another number of epochs is another schedule."""
+    ramps = config.negatives == "progressive" and config.contrast_weight > 0
+    return (
+        config.mask_schedule in ("linear", "exponential")
+        or (config.kl_weight > 0 and _warmup_rate(config) > 0)
+        or (ramps and config.is_strict and config.negatives_ramp_epochs is None)
+    )
 
 
 def free_nats(config: HgcvaeConfig) -> float:
@@ -66,3 +77,9 @@ def free_nats(config: HgcvaeConfig) -> float:
     if config.free_nats is not None:
         return config.free_nats
     return 0.02 if config.is_strict else 0.0
+
+
+def _warmup_rate(config: HgcvaeConfig) -> float:
+    if config.kl_warmup_rate is not None:
+        return config.kl_warmup_rate
+    return 0.3 if config.is_strict else 0.0

@@ -60,7 +60,8 @@ class HgcvaeConfig(Config):
         40,
         ge=1,
         le=1_000_000,
-        description="E, epochs that schedules are laid out for, as train.epochs: count",
+        description="E, epochs that schedules are laid out for: count; set it to train.epochs, a run of "
+        "another length says so",
     )
 
     contrast_weight: float = Field(0.8, ge=0, le=1000, description="weight of the contrastive loss, 0 is off")
@@ -188,4 +189,9 @@ class HgcvaeConfig(Config):
             )
         if self.mask_rate_end is not None and self.mask_rate_end < self.mask_rate:
             raise ValueError("mask_rate_end is below mask_rate: masking grows")
+        if self.mask_rate_end is not None and self.mask_rate_end > self.max_mask_rate:
+            raise ValueError(
+                f"mask_rate_end={self.mask_rate_end} is above max_mask_rate={self.max_mask_rate}, and would "
+                "not be reached: raise max_mask_rate"
+            )
         return self

@@ -83,6 +83,14 @@ def test_other_schedules_of_masking(settings, expected):
     assert [mask_rate_at(epoch, config) for epoch in (0, 20, 40)] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("schedule", ["linear", "exponential", "step"])
+def test_masking_stops_at_the_end_that_is_given(schedule):
+    """Of more epochs than the schedule is laid out for."""
+    config = config_of(mask_schedule=schedule, mask_rate_end=0.5)
+    rates = [mask_rate_at(epoch, config) for epoch in range(80)]
+    assert max(rates) == rates[-1] == 0.5
+
+
 def test_vi_copies_grow_as_in_the_released_code_and_are_clamped():
     config = config_of()
     assert [copies_at(epoch, config)[1] for epoch in (0, 1, 2, 12, 25, 39)] == [0, 0, 1, 9, 20, 20]
@@ -312,6 +320,7 @@ def test_metapaths_must_be_there_and_as_many_as_before():
         ({"contrast_weight": 0, "reconstruction_weight": 0}, "nothing to learn from"),
         ({"contrast_on": "z"}, "needs mode=strict"),
         ({"mask_rate_end": 0.2}, "masking grows"),
+        ({"mask_rate_end": 0.9}, "mask_rate_end=0.9 is above max_mask_rate=0.8"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings, message):
@@ -328,10 +337,34 @@ def test_notes_say_which_mode_and_what_became_of_the_posterior():
     assert "strict mode, reconstruction by esce_focal" in said
 
 
+@pytest.mark.parametrize(("epochs", "is_said"), [(1, True), (2, False), (3, True)])
+def test_notes_say_when_schedules_are_laid_out_for_other_epochs(epochs, is_said, tmp_path):
+    data, config = data_of(num_nodes=30), TrainConfig(epochs=epochs)
+    for _ in range(2):  # the second time from a checkpoint of the last epoch
+        method = method_of(data=data, schedule_epochs=2)
+        train(method, data, config, seed=0, checkpoint_dir=tmp_path)
+        said = " ".join(method.notes(data))
+        assert (f"for method.schedule_epochs=2, and training took {epochs}" in said) == is_said
+
+
 def test_memory_grows_with_width_and_with_dense_neighbours():
-    def total(config, num_edges=10**4):
-        size = TrainingSize(4057, num_edges, 334, 512)
+    def total(config, *metapath_entries):
+        size = TrainingSize(4057, 10**4, 334, 512, metapath_entries or (10**4,) * 3)
         return sum(hgcvae.Hgcvae.memory_estimate(config, size).values())
 
     assert total(HgcvaeConfig()) > 3 * total(HgcvaeConfig(embedding_size=256))
-    assert 1 << 30 < total(HgcvaeConfig(), 7 * 10**6) < 4 << 30
+    assert 1 << 30 < total(HgcvaeConfig(), 10**4, 5 * 10**6, 7 * 10**6) < 4 << 30
+
+
+def test_memory_is_that_of_the_metapaths_there_are():
+    def parts(*metapath_entries):
+        size = TrainingSize(50_000, 10**9, 10, 512, metapath_entries)
+        return hgcvae.Hgcvae.memory_estimate(config_of(), size)
+
+    one, five = parts(10**6), parts(*[10**6] * 5)
+    assert {name for name in one if five[name] == 5 * one[name]} >= {
+        "weights and their moments",
+        "what layers keep of every node",
+        "neighbours",
+    }
+    assert parts(10**6, 4 * 10**6)["neighbours"] == five["neighbours"]

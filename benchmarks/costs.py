@@ -4,8 +4,8 @@
     python benchmarks/costs.py --write   # and puts it into the page
 
 A stage's time at ten times the size is its time at the largest size measured (benchmarks/results/scale.json)
-times its growth over the last tenfold, at least ten. Of its memory, what the smallest run took stays, and the
-rest grows tenfold. All cores of the machine are paid for while a stage runs, and the memory it needs.
+times its growth over the last tenfold, at least ten; its memory grows as it did then, at most tenfold. All
+cores of the machine are paid for while a stage runs, and the memory it needs.
 """
 
 import argparse
@@ -25,17 +25,17 @@ _EDGES_A_NODE = 10
 def predicted(curve: dict[str, Any]) -> list[dict[str, Any]]:
     """One row a stage: seconds and bytes at the largest size measured, and at ten times that."""
     sizes = sorted(map(int, curve))
-    largest, before, smallest = (curve[str(sizes[place])]["stages"] for place in (-1, -2, 0))
+    largest, before = (curve[str(sizes[place])]["stages"] for place in (-1, -2))
     rows = []
     for stage, now in largest.items():
         then = before[stage]
         growth = max(10.0, now["seconds"] / then["seconds"])
-        fixed = min(smallest[stage]["peak_rss_bytes"], now["peak_rss_bytes"])
+        memory_growth = min(10.0, max(1.0, now["peak_rss_bytes"] / then["peak_rss_bytes"]))
         rows.append(
             {
                 "stage": stage,
                 "measured": (now["seconds"], now["peak_rss_bytes"]),
-                "predicted": (now["seconds"] * growth, fixed + 10 * (now["peak_rss_bytes"] - fixed)),
+                "predicted": (now["seconds"] * growth, now["peak_rss_bytes"] * memory_growth),
             }
         )
     return rows

@@ -87,6 +87,13 @@ def _reordering(kept: Record) -> Iterator[list[str]]:
             ]
 
 
+def _dask_smoothing(kept: Record) -> Iterator[list[str]]:
+    yield ["smoothing, by turns", "time", "memory"]
+    for name, turn in kept["turns"].items():
+        yield [name, f"{turn['seconds']:.0f} s", f"{turn['peak_rss_bytes'] / 1e9:.2f} GB"]
+    yield ["Dask without its start, over direct", f"{kept['dask_over_direct']:.2f}", ""]
+
+
 def _orchestration(kept: Record) -> Iterator[list[str]]:
     yield ["the same work in plain Python", "as a pipeline", "allowed"]
     seconds = kept["medians"]
@@ -131,6 +138,7 @@ _TABLES: tuple[tuple[str, str, str, _Rows], ...] = (
     ("own_tables", "Somebody's own edges between string ids", "python benchmarks/own_tables.py", _own_tables),
     ("orchestration", "What orchestration costs", "python benchmarks/orchestration.py", _orchestration),
     ("smoothing", "A propagation step beside other libraries", "python benchmarks/smoothing.py", _smoothing),
+    ("dask_smoothing", "Smoothing on Dask workers", "python benchmarks/dask_smoothing.py", _dask_smoothing),
     ("reordering", "Orders of the nodes", "python benchmarks/reordering.py", _reordering),
     ("losses", "Losses over all pairs, streamed and dense", "python benchmarks/losses.py", _losses),
 )  # fmt: skip

@@ -258,9 +258,10 @@ def torchrun_environment(count: int) -> dict[str, str]:
     threads = max(1, len(os.sched_getaffinity(0)) // count)
     return {
         "OMP_NUM_THREADS": str(threads),
+        **os.environ,
+        # Whatever device a shell is set up for: these processes are on one machine.
         "GLOO_SOCKET_IFNAME": "lo",
         "NCCL_SOCKET_IFNAME": "lo",
-        **os.environ,
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
     }
 

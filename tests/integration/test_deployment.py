@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,3 +52,33 @@ def _flow_run_states() -> dict[str, tuple[str, str | None]]:
     with get_client(sync_client=True) as client:
         runs = [(run.name, run.state) for run in client.read_flow_runs() if run.deployment_id is not None]
     return {str(name): (str(state.name), state.message) for name, state in runs if state is not None}
+
+
+@pytest.mark.slow
+def test_deployments_of_a_cluster_look_for_the_code_in_the_image(tmp_path: Path) -> None:
+    """Without a word on where code comes from, Prefect would send runs to a folder the image has not got."""
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.actions import WorkPoolCreate
+
+    pools = {"gclflow-docker": "docker", "gclflow-cpu": "kubernetes", "gclflow-gpu": "kubernetes"}
+    with prefect_server(tmp_path / "server") as url, SyncPrefectClient(url) as client:
+        for name, kind in pools.items():
+            client.create_work_pool(
+                WorkPoolCreate(name=name, type=kind, base_job_template=job_template(kind))
+            )
+        prefect("deploy", "--prefect-file", "prefect.cluster.yaml", "--all")
+        made = {deployment.name: deployment for deployment in client.read_deployments()}
+    assert set(made) == {"nightly-docker", "prepare", "train", "finish"}
+    for deployment in made.values():
+        assert not deployment.pull_steps
+        assert deployment.job_variables["image"].startswith("gclflow:")
+
+
+def job_template(kind: str) -> dict[str, Any]:
+    """What a pool of this kind starts runs with, as the installed Prefect has it."""
+    views = resources.files("prefect.server.api.collections_data") / "views"
+    workers = json.loads((views / "aggregate-worker-metadata.json").read_text())
+    found: dict[str, Any] = next(
+        package[kind]["default_base_job_configuration"] for package in workers.values() if kind in package
+    )
+    return found

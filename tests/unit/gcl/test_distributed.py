@@ -310,3 +310,12 @@ def test_a_lost_process_is_told_from_other_errors(group_of_one, monkeypatch):
 
 if __name__ == "__main__":
     be_one_of_several(Path(sys.argv[1]))
+
+
+def test_processes_of_one_machine_talk_over_loopback_whatever_the_shell_says(monkeypatch):
+    from gcl.torchrun import torchrun_environment
+
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth0")
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "eth0")
+    environment = torchrun_environment(2)
+    assert {environment[name] for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")} == {"lo"}

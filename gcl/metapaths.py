@@ -259,23 +259,21 @@ def _sampled(graph: HeteroGraph, plan: MetapathPlan, max_fanout: int, *, seed: i
     """At most `max_fanout` neighbours a node: all that its walks reach, or those that as many walks reach.
 
     Walks are drawn uniformly from all walks of the node, so a neighbour that many walks reach is likelier.
-    Where walks are counted, a node's drawn walks stand for all of its walks in equal shares.
+    Where walks are counted, they are drawn in proportion to the product of their edges' weights, and a
+    node's drawn walks stand for all of its walks in equal shares.
     """
-    matrices = [step_matrix(graph, step) for step in plan.steps]
-    ahead = [np.ones(matrices[-1].shape[1])]  # walks that remain from each node, step by step from the end
-    for matrix in reversed(matrices):
-        ahead.append(matrix.astype(np.float64) @ ahead[-1])
-    ahead.reverse()
-    walks_N = ahead[0]
+    matrices = [step_matrix(graph, step, weight=plan.weight) for step in plan.steps]
+    ahead = _ahead(matrices)
+    num_walks_N = _ahead([step_matrix(graph, step) for step in plan.steps])[0] if graph.weights else ahead[0]
     num_nodes = matrices[0].shape[0]
-    few_R = np.flatnonzero(walks_N <= max_fanout)
+    few_R = np.flatnonzero(num_walks_N <= max_fanout)
     exact = matrices[0][few_R]
     for matrix in matrices[1:]:
         exact = sp.csr_matrix(exact @ matrix)
     rows = [np.repeat(few_R, np.diff(exact.indptr))]
     columns: list[np.ndarray] = [exact.indices]
     values: list[np.ndarray] = [exact.data]
-    many_R = np.flatnonzero(walks_N > max_fanout)
+    many_R = np.flatnonzero(num_walks_N > max_fanout)
     generator = numpy_generator(seed, f"metapath_walks {plan.name}")
     step = max(1, _WALKS_AT_A_TIME // max_fanout)
     for first in range(0, len(many_R), step):
@@ -285,7 +283,7 @@ def _sampled(graph: HeteroGraph, plan: MetapathPlan, max_fanout: int, *, seed: i
             end_W = _drawn_step(matrix, left, end_W, generator.random(len(end_W)))
         rows.append(start_W)
         columns.append(end_W)
-        values.append((walks_N[start_W] / max_fanout).astype(np.float32))
+        values.append((ahead[0][start_W] / max_fanout).astype(np.float32))
     parts = tuple(np.concatenate(part) for part in (values, rows, columns))
     found = sp.csr_matrix((parts[0], (parts[1], parts[2])), shape=(num_nodes, num_nodes))
     if plan.weight == "binary":
@@ -293,12 +291,30 @@ def _sampled(graph: HeteroGraph, plan: MetapathPlan, max_fanout: int, *, seed: i
     return found
 
 
+def _ahead(matrices: Sequence[sp.csr_matrix]) -> list[np.ndarray]:
+    """Walks that remain from each node, times their edges' weights: before every step, and at the end."""
+    ahead = [np.ones(matrices[-1].shape[1])]
+    for matrix in reversed(matrices):
+        ahead.append(matrix.astype(np.float64) @ ahead[-1])
+    ahead.reverse()
+    return ahead
+
+
 def _drawn_step(
     matrix: sp.csr_matrix, ahead: np.ndarray, at_W: np.ndarray, uniform_W: np.ndarray
 ) -> np.ndarray:
-    """The next node of each walk, in proportion to the walks that remain from it."""
-    summed_E = np.concatenate([[0.0], np.cumsum(ahead[matrix.indices])])
-    first_W, last_W = matrix.indptr[at_W], matrix.indptr[at_W + 1]
+    """The next node of each walk, in proportion to the walks that remain from it.
+
+    Entries that nothing goes on from are left out, and every row is brought to the sum 1: rounding in the sum
+    over all rows can then neither end a walk nor move it to another row's neighbours.
+    """
+    mass_E = matrix.data * ahead[matrix.indices]
+    live_E = np.flatnonzero(mass_E > 0)
+    indices, mass_E = matrix.indices[live_E], mass_E[live_E]
+    indptr = np.searchsorted(live_E, matrix.indptr)
+    total_N = np.bincount(np.repeat(np.arange(len(indptr) - 1), np.diff(indptr)), mass_E, len(indptr) - 1)
+    summed_E = np.concatenate([[0.0], np.cumsum(mass_E / np.repeat(total_N, np.diff(indptr)))])
+    first_W, last_W = indptr[at_W], indptr[at_W + 1]
     wanted_W = summed_E[first_W] + uniform_W * (summed_E[last_W] - summed_E[first_W])
     entry_W = np.searchsorted(summed_E, wanted_W, side="right") - 1
-    return np.asarray(matrix.indices[np.clip(entry_W, first_W, last_W - 1)])
+    return np.asarray(indices[np.clip(entry_W, first_W, last_W - 1)])

@@ -9,7 +9,14 @@ import scipy.sparse as sp
 from gcl.hetero_findings import InvalidHetero
 from gcl.hetero_graph import EdgeType, HeteroGraph, Metapath
 from gcl.metapath_steps import MetapathBroken, MetapathPlan, Step, name_of, parse_metapath, steps_of_triples
-from gcl.metapaths import MetapathsConfig, build_metapaths, chosen_metapaths, predicted_entries, step_matrix
+from gcl.metapaths import (
+    MetapathsConfig,
+    _drawn_step,
+    build_metapaths,
+    chosen_metapaths,
+    predicted_entries,
+    step_matrix,
+)
 
 WRITES, CITES = ("author", "writes", "paper"), ("paper", "cites", "paper")
 IN = ("paper", "in", "venue")
@@ -152,6 +159,41 @@ def test_drawn_walks_are_uniform_over_walks() -> None:
     ]
     np.testing.assert_allclose(np.mean(drawn, axis=0), [4, 3, 1], atol=0.25)
     np.testing.assert_allclose(np.sum(drawn, axis=1), 8, rtol=1e-5, err_msg="drawn walks stand for all")
+
+
+def test_drawn_walks_honour_the_weights_of_edges() -> None:
+    """Expected counts are the whole ones: three walks of weights 4, 9 and 3, in a fanout of two."""
+    graph = HeteroGraph(
+        target="author",
+        num_nodes={"author": 2, "paper": 2, "venue": 1},
+        edges={WRITES: (np.array([0, 0, 1]), np.array([0, 1, 1]))},
+        weights={WRITES: np.array([2.0, 3.0, 1.0], np.float32)},
+    )
+    whole = built(graph, "author-paper-author", weight="count").adjacency_NN.toarray()
+    np.testing.assert_array_equal(whole, [[13, 3], [3, 1]])
+    _, steps = parse_metapath("author-paper-author", [WRITES])
+    for fanout in (2, 3):
+        plan = MetapathPlan("APA", steps, "keep", "count", fanout)
+        drawn = [
+            metapath.adjacency_NN.toarray()
+            for seed in range(600)
+            for metapath in build_metapaths(graph, [plan], max_entries=100, seed=seed)
+        ]
+        np.testing.assert_allclose(np.mean(drawn, axis=0), whole, rtol=0.1)
+        np.testing.assert_allclose(np.sum(drawn, axis=2)[:, 0], 16, rtol=1e-5)
+
+
+@pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2**-53])
+def test_drawn_steps_never_leave_the_row_or_end_where_nothing_goes_on(uniform: float) -> None:
+    """A row of few walks after one of 1e17 is lost in a sum over all rows; dead ends stand at its edges."""
+    matrix = sp.csr_matrix(
+        (np.ones(6, np.float32), np.array([0, 1, 2, 3, 4, 0]), np.array([0, 1, 5, 6])), shape=(3, 5)
+    )
+    ahead = np.array([1e17, 0.0, 1.0, 1.0, 0.0])
+    at_W = np.array([1, 1, 0, 2])
+    found = _drawn_step(matrix, ahead, at_W, np.full(4, uniform))
+    assert found[:2].tolist() == [3 if uniform >= 0.5 else 2] * 2
+    assert found[2:].tolist() == [0, 0]
 
 
 def test_a_budget_holds_for_a_fanout_too() -> None:

@@ -12,21 +12,19 @@ A publication is the only thing that anybody competes for, and it is written las
 is seen by nobody. Every JSON object carries a checksum.
 """
 
-import json
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Protocol
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
-from tasks.artifact import MANIFEST, Manifest, canonical_json, hash_json
+from tasks.artifact import MANIFEST, Manifest
+from tasks.sealed import seal, unseal
 
 MANIFESTS, DATA, RUNS, QUARANTINE = "manifests", "data", "runs", "quarantine"
-MAX_BYTES = 16 << 20
-"""Of a JSON object; larger ones are not ours."""
 AT_ONCE = 8
 """Objects read or written at the same time."""
 _ATTEMPT = r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}"
@@ -34,6 +32,10 @@ _ATTEMPT = r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}"
 
 class RemoteUnreachable(Exception):
     """The object store does not answer, or no longer does; what was finished before is safe."""
+
+
+class TransferCorrupted(Exception):
+    """What was streamed does not match the checksum it was sent with: damaged on the way or at rest."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,17 @@ class Remote(Protocol):
         """All objects whose name starts so, by name."""
 
     def read(self, name: str) -> Stored | None:
-        """A small object, cut once it is larger than any of ours; None where there is none."""
+        """A small object, cut once it is larger than any of ours; None where there is none.
+
+        One that is damaged is returned as it is: what was sealed has a checksum of its own.
+        """
 
     def stream(self, name: str) -> Iterator[bytes]:
         """The bytes of an object, in chunks.
 
         Raises:
             FileNotFoundError: there is none.
+            TransferCorrupted: at the end; a new stream may give other bytes.
         """
 
     def upload(self, path: Path, name: str) -> None:
@@ -149,31 +155,3 @@ def manifest_name(stage: str, key: str) -> str:
 def data_prefix(stage: str, key: str, attempt: str) -> str:
     """What the names of an attempt's files begin with."""
     return f"{DATA}/{stage}/{key}/{attempt}/"
-
-
-def seal(body: Any) -> bytes:
-    """A JSON value with a checksum, as `tasks.small_files` writes it.
-
-    Raises:
-        ValueError: it holds NaN or infinity.
-    """
-    return canonical_json({"body": body, "checksum": hash_json(body)}) + b"\n"
-
-
-def unseal(data: bytes) -> Any:
-    """The JSON value that was sealed.
-
-    Raises:
-        ValueError: these are not the bytes that `seal` has given.
-    """
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"larger than {MAX_BYTES:,} bytes")
-    try:
-        document = json.loads(data)
-        if not isinstance(document, dict) or set(document) != {"body", "checksum"}:
-            raise ValueError("not of the expected form")
-        if data != canonical_json(document) + b"\n" or hash_json(document["body"]) != document["checksum"]:
-            raise ValueError("its checksum does not match")
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    return document["body"]

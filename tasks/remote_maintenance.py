@@ -4,12 +4,18 @@ import logging
 import re
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 
+from tasks.ancestry import Address, with_ancestry
 from tasks.artifact import MANIFEST
 from tasks.errors import ArtifactCorrupted
 from tasks.in_use import GRACE_SECONDS, is_anything_running
-from tasks.remote import DATA, QUARANTINE, Listed, data_prefix, unseal
+from tasks.remote import AT_ONCE, DATA, QUARANTINE, Listed, data_prefix
 from tasks.remote_store import RemoteStore
+from tasks.runs import Runs
+from tasks.sealed import unseal
+from tasks.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -93,8 +99,10 @@ def _by_attempt(listed: Iterable[Listed]) -> dict[str, list[Listed]]:
 def _attempts_of(store: RemoteStore, notes: Iterable[Listed]) -> set[str]:
     """The attempts that notes of the quarantine speak of."""
     attempts = set()
-    for note in notes:
-        stored = store.remote.read(note.name) if note.name.endswith(".json") else None
+    names = [note.name for note in notes if note.name.endswith(".json")]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        read = list(pool.map(store.remote.read, names))
+    for stored in read:
         try:
             body = unseal(b"" if stored is None else stored.data)
             attempts.add(data_prefix(body["stage"], body["key"], body["attempt"]))
@@ -104,14 +112,23 @@ def _attempts_of(store: RemoteStore, notes: Iterable[Listed]) -> set[str]:
 
 
 def _collect_copies(store: RemoteStore, *, before: float, dry_run: bool) -> list[Gone]:
-    """Remove what the cache has and the bucket lacks: collected from another machine, or never uploaded."""
+    """Remove what the cache has and the bucket no longer: collected from another machine, or damaged there.
+
+    What was never uploaded stays, and so does what runs to be kept consist of: this may be the last copy.
+    """
     if is_anything_running(store):  # here, on such a copy perhaps
         return []
     gone, published = [], set(store.publications.addresses())
-    for address in list(store.folders_here()):
+    here = list(store.folders_here())
+    if not dry_run:  # a machine that died after publishing has not noted it
+        for address in published.intersection(here):
+            store.mark_uploaded(*address)
+    doomed = [address for address in here if address not in published and store.is_uploaded(*address)]
+    kept = _of_kept_runs(store) if doomed else set()
+    for address in doomed:
         path = store.stage_folder(*address)
         try:
-            if address in published or (path / MANIFEST).stat().st_mtime >= before:
+            if address in kept or (path / MANIFEST).stat().st_mtime >= before:
                 continue
             num_bytes = store.num_bytes(path)
             if not dry_run:
@@ -120,3 +137,9 @@ def _collect_copies(store: RemoteStore, *, before: float, dry_run: bool) -> list
             continue
         gone.append((_COPIES, path.relative_to(store.root).as_posix(), num_bytes))
     return gone
+
+
+def _of_kept_runs(store: RemoteStore) -> set[Address]:
+    """What pinned and last good runs consist of and were made from, as far as it is here or in the bucket."""
+    manifests = chain(store.manifests(), Store.manifests(store))
+    return with_ancestry({(m.stage, m.key): m for m in manifests}, Runs(store).roots())

@@ -19,18 +19,21 @@ from tasks.remote import (
     QUARANTINE,
     Publication,
     Remote,
+    TransferCorrupted,
     data_prefix,
     manifest_name,
     new_attempt,
-    seal,
-    unseal,
 )
+from tasks.sealed import seal, unseal
 
 logger = logging.getLogger(__name__)
 
 MARKER = "store.json"
 LARGE_BYTES = 8 << 20
 """Files from this size on are transferred one after another."""
+_MAX_FETCHES = 3
+"""Of a file whose bytes do not match the checksum they were sent with."""
+_PROBE = f"{QUARANTINE}/probe-"  # what a machine that dies leaves of one goes with the old quarantine
 _MANIFEST = re.compile(rf"{MANIFESTS}/(?P<stage>[a-z][a-z0-9_]*)/(?P<key>[0-9a-f]{{64}})\.json")
 
 
@@ -152,12 +155,14 @@ class Publications:
         """
 
         def fetch(name: str) -> None:
-            if folder is None:
-                self._fetch_file(publication, name, None)
-                return
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            with (folder / name).open("wb") as file:
-                self._fetch_file(publication, name, file)
+            for num_left in reversed(range(_MAX_FETCHES)):
+                try:
+                    self._fetch_into(publication, name, folder)
+                except TransferCorrupted:
+                    if not num_left:
+                        raise self._corrupted(publication.manifest, name) from None
+                else:
+                    return
 
         _each_file(publication.manifest, fetch)
 
@@ -207,6 +212,14 @@ class Publications:
         """Delete the files that an attempt at publishing has uploaded."""
         self.remote.delete([found.name for found in self.remote.list(data_prefix(stage, key, attempt))])
 
+    def _fetch_into(self, publication: Publication, name: str, folder: Path | None) -> None:
+        if folder is None:
+            self._fetch_file(publication, name, None)
+            return
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        with (folder / name).open("wb") as file:
+            self._fetch_file(publication, name, file)
+
     def _fetch_file(self, publication: Publication, name: str, file: BinaryIO | None) -> None:
         manifest, digest, num_bytes = publication.manifest, hashlib.sha256(), 0
         uri, entry = f"{manifest.stage}/{manifest.key}", manifest.files[name]
@@ -221,9 +234,11 @@ class Publications:
         except FileNotFoundError:
             raise ArtifactCorrupted(uri, f"file {name} is missing in {self.remote.address}") from None
         if FileEntry(num_bytes=num_bytes, sha256=digest.hexdigest()) != entry:
-            raise ArtifactCorrupted(
-                uri, f"file {name} does not hold the bytes its manifest says in {self.remote.address}"
-            )
+            raise self._corrupted(manifest, name)
+
+    def _corrupted(self, manifest: Manifest, name: str) -> ArtifactCorrupted:
+        reason = f"file {name} does not hold the bytes its manifest says in {self.remote.address}"
+        return ArtifactCorrupted(f"{manifest.stage}/{manifest.key}", reason)
 
     def _read(self, name: str) -> "Published | _Damaged | None":
         match = _MANIFEST.fullmatch(name)
@@ -283,18 +298,17 @@ def open_marker(remote: Remote) -> str:
     """
     stored = remote.read(MARKER)
     if stored is None:
-        other = next(iter(remote.list("")), None)
+        other = next((found for found in remote.list("") if not found.name.startswith(_PROBE)), None)
         if other is not None and remote.read(MARKER) is None:
             raise StoreUnusable(
                 f"{remote.address} is no store and not empty: it holds {one_line(other.name)}"
             )
-        body = seal({"format": FORMAT, "id": uuid.uuid4().hex})
-        remote.put_if_absent(MARKER, body)
-        if remote.put_if_absent(MARKER, body):
+        if (ignored := _ignored_condition(remote)) is not None:
             raise StoreUnusable(
-                f"store {remote.address}: the service does not honour If-None-Match: * when it writes; "
+                f"store {remote.address}: the service does not honour {ignored} when it writes; "
                 "without that, two runs could overwrite each other's results"
             )
+        remote.put_if_absent(MARKER, seal({"format": FORMAT, "id": uuid.uuid4().hex}))
         stored = remote.read(MARKER)
     try:
         found = unseal(b"" if stored is None else stored.data)
@@ -306,3 +320,25 @@ def open_marker(remote: Remote) -> str:
             f"store {remote.address} has format {version}; this version reads format {FORMAT}"
         )
     return identity
+
+
+def _ignored_condition(remote: Remote) -> str | None:
+    """The condition of writes that the service does not honour, tried on an object of its own.
+
+    What a write says of itself counts only where it must be refused: of one that is let through the answer
+    may be lost, and sent again it is refused, by ourselves.
+    """
+    name = f"{_PROBE}{uuid.uuid4().hex}"
+    try:
+        remote.put_if_absent(name, b"first")
+        if remote.put_if_absent(name, b"second"):
+            return "If-None-Match: *"
+        first = remote.read(name)
+        tag = "" if first is None else first.tag
+        remote.put_if_unchanged(name, b"third", tag)
+        third = remote.read(name)
+        if third is None or third.data != b"third" or remote.put_if_unchanged(name, b"fourth", tag):
+            return "If-Match"
+        return None
+    finally:
+        remote.delete([name])

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tasks.remote import AT_ONCE, MAX_BYTES, QUARANTINE, RUNS, Stored, seal, unseal
+from tasks.remote import AT_ONCE, QUARANTINE, RUNS, Stored
 from tasks.remote_store import RemoteStore
 from tasks.run_files import SERIES, RunFiles
+from tasks.sealed import MAX_BYTES, seal, unseal
 
 _OBJECT = re.compile(rf"{RUNS}/(?P<series>{SERIES})/(?P<name>[A-Za-z0-9_-]+)\.json")
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from data_contracts.errors import one_line
 from tasks.errors import StoreUnusable
-from tasks.remote import MAX_BYTES, Listed, RemoteUnreachable, Stored
+from tasks.remote import Listed, RemoteUnreachable, Stored, TransferCorrupted
+from tasks.sealed import MAX_BYTES
 
 CONNECT_SECONDS, READ_SECONDS = 5, 60
 MAX_TRIES = 4
@@ -61,22 +62,25 @@ class S3Remote:
 
     def read(self, name: str) -> Stored | None:
         """See `Remote`."""
-        for attempt in range(MAX_TRIES):
+        for num_left in reversed(range(MAX_TRIES)):
             with self._told():
                 found = self._get(name)
                 if found is None:
                     return None
                 try:
-                    data = _read(found["Body"])
+                    data, is_mangled = _read(found["Body"])
                 except _broken_off():
-                    if attempt == MAX_TRIES - 1:
+                    if not num_left:
                         raise
                     continue
-                return Stored(data, found["LastModified"].timestamp(), found["ETag"])
+                if not is_mangled or not num_left:
+                    return Stored(data, found["LastModified"].timestamp(), found["ETag"])
         return None
 
     def stream(self, name: str) -> Iterator[bytes]:
         """See `Remote`. A stream that breaks off goes on where it was."""
+        from botocore.exceptions import FlexibleChecksumError
+
         offset, tag, num_failures = 0, "", 0
         while True:
             with self._told():
@@ -88,6 +92,8 @@ class S3Remote:
                     while chunk := body.read(_CHUNK_BYTES):
                         offset += len(chunk)
                         yield chunk
+                except FlexibleChecksumError:  # told at the end: what was given away must be fetched anew
+                    raise TransferCorrupted(name) from None
                 except _broken_off():
                     num_failures += 1
                     if num_failures == MAX_TRIES:
@@ -219,13 +225,21 @@ def _client(address: str) -> Any:
         ) from None
 
 
-def _read(body: Any) -> bytes:
-    """A body, cut beyond the largest that is ours; up to its end, since only that tells that it is whole."""
-    data = b""
-    while len(data) <= MAX_BYTES and (chunk := body.read(MAX_BYTES + 1 - len(data))):
-        data += chunk
+def _read(body: Any) -> tuple[bytes, bool]:
+    """A body, cut beyond the largest that is ours, and whether it is not what was sent.
+
+    It is read up to its end, since only that tells that it is whole.
+    """
+    from botocore.exceptions import FlexibleChecksumError
+
+    data, is_mangled = b"", False
+    try:
+        while len(data) <= MAX_BYTES and (chunk := body.read(MAX_BYTES + 1 - len(data))):
+            data += chunk
+    except FlexibleChecksumError:
+        is_mangled = True
     body.close()
-    return data
+    return data, is_mangled
 
 
 def _broken_off() -> tuple[type[Exception], ...]:

@@ -26,6 +26,7 @@ from tasks.store_address import BINDING, CACHE_VARIABLE, local_path, read_bindin
 logger = logging.getLogger(__name__)
 
 _MAX_RACES = 8
+_UPLOADED = ".uploaded"
 
 
 class RemoteStore(Store):
@@ -66,6 +67,7 @@ class RemoteStore(Store):
             manifest = self._settle(manifest)
         if manifest is not None:
             self._settled.add((stage, key))
+            self.mark_uploaded(stage, key)
         return manifest
 
     def open(self, artifact: Artifact) -> Path:
@@ -85,10 +87,25 @@ class RemoteStore(Store):
         Raises:
             RemoteUnreachable: the result is in the cache, and not yet in the bucket.
         """
+        self._mark(manifest.stage, manifest.key).unlink(missing_ok=True)  # it was of an earlier copy
         committed = super().publish(folder, manifest, replace=replace)
         published = self._settle(committed, replace=replace)
         self._settled.add((manifest.stage, manifest.key))
+        self.mark_uploaded(manifest.stage, manifest.key)
         return published
+
+    def is_uploaded(self, stage: str, key: str) -> bool:
+        """Whether what is committed here is known to have been in the bucket; it may be gone from there."""
+        return self._mark(stage, key).exists()
+
+    def mark_uploaded(self, stage: str, key: str) -> None:
+        """Note that what is committed here has been in the bucket; without it, the copy is merely kept."""
+        mark = self._mark(stage, key)
+        try:
+            mark.parent.mkdir(exist_ok=True, mode=0o700)
+            mark.touch(mode=0o600)
+        except OSError as error:
+            logger.warning("%s cannot be written: %s", mark, error.strerror)
 
     def folders(self) -> Iterator[tuple[str, str]]:
         """(stage, key) of everything in the bucket, intact or not."""
@@ -120,13 +137,12 @@ class RemoteStore(Store):
             FileNotFoundError: it is neither here nor in the bucket, or others have published anew.
         """
         published = self._published(path)
-        if published is None:
-            return super().remove(path)
-        if not self.publications.withdraw(published):
+        if published is not None and not self.publications.withdraw(published):
             raise FileNotFoundError(path)
-        if path.exists():
-            super().remove(path)
-        return published.num_bytes
+        num_bytes = super().remove(path) if published is None or path.exists() else 0
+        if (address := self._address(path)) is not None:
+            self._mark(*address).unlink(missing_ok=True)
+        return num_bytes if published is None else published.num_bytes
 
     def _settle(self, local: Manifest, *, replace: bool = False) -> Manifest:
         """Have the bucket hold what is committed here; or where it holds other bytes already, take those."""
@@ -143,6 +159,7 @@ class RemoteStore(Store):
             logger.info("uploading %s/%s to %s", stage, key[:12], self.address)
             if self.publications.upload(local, self.stage_folder(stage, key), over=current):
                 return local
+            replace = False  # what others have published since is newer than what this was to replace
         raise RemoteUnreachable(f"store {self.address}: {stage}/{key[:12]} keeps changing; run again")
 
     def _take(self, stage: str, key: str) -> Manifest | None:
@@ -173,8 +190,19 @@ class RemoteStore(Store):
 
     def _published(self, path: Path) -> Published | None:
         """What is published under the key that a path of the cache is the folder of."""
-        parts = path.relative_to(self.root).parts
-        return self.publications.known(*parts) if len(parts) == 2 and not parts[0].startswith(".") else None
+        address = self._address(path)
+        return None if address is None else self.publications.known(*address)
+
+    def _address(self, path: Path) -> tuple[str, str] | None:
+        """The stage and key that a path of the cache is the folder of."""
+        match path.relative_to(self.root).parts:
+            case (stage, key) if not stage.startswith("."):
+                return stage, key
+        return None
+
+    def _mark(self, stage: str, key: str) -> Path:
+        """An empty file that is there once what is committed here has been in the bucket."""
+        return self.root / _UPLOADED / f"{stage}-{key}"
 
     def _bind(self, identity: str) -> None:
         """Have the cache say what it is a copy of; refuse one that is a copy of something else."""

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tasks.sealed import MAX_BYTES
 from tasks.small_files import read_small, sync_folder, write_small
 from tasks.store import Store
 
 SERIES = r"[a-z0-9][a-z0-9_-]{0,63}"
 _FOLDER, _LOCK = ".runs", ".lock"
-_MAX_BYTES = 16 << 20
 
 
 class RunFiles:
@@ -47,7 +47,7 @@ class RunFiles:
             OSError: it is not there (FileNotFoundError) or cannot be read.
             ValueError: it does not hold what was written.
         """
-        return read_small(self.folder / series / f"{name}.json", max_bytes=_MAX_BYTES)
+        return read_small(self.folder / series / f"{name}.json", max_bytes=MAX_BYTES)
 
     def exists(self, series: str, name: str) -> bool:
         """Whether there is such a file, damaged or not."""

@@ -1,11 +1,10 @@
 """Small JSON files of a store that are replaced while others read them: always whole, never executed."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-from tasks.artifact import canonical_json, hash_json
+from tasks.sealed import seal, unseal
 from tasks.store import Store
 
 _NO_KEY = "0" * 64
@@ -23,7 +22,7 @@ def write_small(store: Store, path: Path, body: Any) -> None:
         StoreFull: there is no room.
         ValueError: the body holds NaN or infinity.
     """
-    data = canonical_json({"body": body, "checksum": hash_json(body)}) + b"\n"
+    data = seal(body)
     if not path.parent.is_dir():
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         sync_folder(path.parent.parent)
@@ -48,17 +47,7 @@ def read_small(path: Path, *, max_bytes: int) -> Any:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         data = file.read(max_bytes + 1)
-    if len(data) > max_bytes:
-        raise ValueError(f"larger than {max_bytes:,} bytes")
-    try:
-        document = json.loads(data)
-        if not isinstance(document, dict) or set(document) != {"body", "checksum"}:
-            raise ValueError("not of the expected form")
-        if data != canonical_json(document) + b"\n" or hash_json(document["body"]) != document["checksum"]:
-            raise ValueError("its checksum does not match")
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    return document["body"]
+    return unseal(data, max_bytes=max_bytes)
 
 
 def sync_folder(folder: Path) -> None:

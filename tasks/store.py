@@ -24,6 +24,7 @@ from tasks.artifact import FORMAT, MANIFEST, Artifact, FileEntry, Manifest, file
 from tasks.errors import ArtifactCorrupted, StoreFull, StoreUnusable, UnknownArtifact
 from tasks.store_address import local_path as local_path
 from tasks.store_address import remote_address
+from tasks.writers import remove, sweep, this_writer
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class Store:
             for name in (".tmp", ".quarantine", ".scratch", ".results", ".locks"):
                 (self.root / name).mkdir(exist_ok=True, mode=0o700)
             self._check_format()
-            self._sweep()
+            sweep(self.root / ".tmp")
         except OSError as error:
             raise StoreUnusable(f"store {self.root}: {error.strerror or error}") from error
 
@@ -165,7 +166,7 @@ class Store:
         Raises:
             StoreFull: the disk, quota or file size limit was exhausted while writing.
         """
-        folder = self.root / ".tmp" / f"{_writer()}-{stage}-{key[:12]}-{uuid.uuid4().hex[:8]}"
+        folder = self.root / ".tmp" / f"{this_writer()}-{stage}-{key[:12]}-{uuid.uuid4().hex[:8]}"
         try:
             folder.mkdir(mode=0o700)
             yield folder
@@ -232,10 +233,10 @@ class Store:
 
     def remove(self, path: Path) -> int:
         """Delete a folder or file of the store, out of every reader's sight first; returns its bytes."""
-        doomed = self.root / ".tmp" / f"{_writer()}-removed-{uuid.uuid4().hex[:8]}"
+        doomed = self.root / ".tmp" / f"{this_writer()}-removed-{uuid.uuid4().hex[:8]}"
         path.rename(doomed)
         num_bytes = Store.num_bytes(self, doomed)
-        _remove(doomed)
+        remove(doomed)
         return num_bytes
 
     def num_bytes(self, path: Path) -> int:
@@ -301,7 +302,7 @@ class Store:
     def _check_format(self) -> None:
         marker = self.root / MARKER
         if not marker.exists():
-            temporary = self.root / ".tmp" / f"{_writer()}-{MARKER}-{uuid.uuid4().hex[:8]}"
+            temporary = self.root / ".tmp" / f"{this_writer()}-{MARKER}-{uuid.uuid4().hex[:8]}"
             temporary.write_text(json.dumps({"format": FORMAT}) + "\n")
             _sync(temporary)
             temporary.rename(marker)
@@ -324,14 +325,6 @@ class Store:
             # Another process may have made the marker meanwhile, and published at once.
             if others and not (self.root / MARKER).exists():
                 raise StoreUnusable(f"{self.root} is no store and not empty: it holds {others[0]}")
-
-    def _sweep(self) -> None:
-        """Remove what writers that are no longer alive have left."""
-        for path in (self.root / ".tmp").iterdir():
-            owner = path.name.partition("-")[0]
-            pid, _, started = owner.partition(".")
-            if pid.isdigit() and _start_of(pid) != started:
-                _remove(path)
 
 
 def _is_intact(path: Path, entry: FileEntry, *, full: bool) -> bool:
@@ -367,27 +360,6 @@ def address_of(artifact: Artifact) -> tuple[str, str, str]:
     if parts[2] != artifact.kind or not _STAGE.fullmatch(artifact.kind):
         raise ArtifactCorrupted(artifact.uri, "is not the address of an artifact")
     return parts[0], parts[1], parts[2]
-
-
-def _writer() -> str:
-    """This process, told apart from an earlier one of the same pid by when it started."""
-    return f"{os.getpid()}.{_start_of(str(os.getpid()))}"
-
-
-def _start_of(pid: str) -> str | None:
-    """When a process started, in clock ticks since boot; None when there is no such process."""
-    try:
-        status = Path("/proc", pid, "stat").read_text()
-    except OSError:
-        return None
-    return status.rpartition(")")[2].split()[19]  # the name before it may hold spaces and brackets
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _size_below(folder: Path) -> int:

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from tasks.remote import MAX_BYTES, Listed, RemoteUnreachable, Stored, unseal
+from tasks.remote import Listed, RemoteUnreachable, Stored
 from tasks.remote_store import RemoteStore
+from tasks.sealed import MAX_BYTES, unseal
 
 ADDRESS = "s3://bucket/prefix"
 OpenStore = Callable[[str], RemoteStore]

@@ -1,6 +1,7 @@
 """Verification and garbage collection of a store in a bucket, from one of the machines that use it."""
 
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pytest
 from tasks.artifact import Manifest
 from tasks.locks import FlockLockManager
 from tasks.maintenance import collect_garbage, verify_store
-from tasks.remote import Publication, RemoteUnreachable, manifest_name, unseal
+from tasks.remote import Publication, RemoteUnreachable, manifest_name
 from tasks.remote_store import RemoteStore
 from tasks.runs import Runs
+from tasks.sealed import unseal
 from tests.fake_bucket import FakeBucket, OpenStore, notes
 from tests.tiny_runs import key_of, publish
 
@@ -163,6 +165,99 @@ def test_copies_of_what_the_bucket_has_lost_go(bucket: FakeBucket, machine: Open
     collected = collect_garbage(machine("a"), keep_days=7)
     assert [kind.kind for kind in collected.kinds] == ["copies of results that are gone"]
     assert [copy.exists() for copy in copies] == [False, True]
+
+
+def test_copies_of_pinned_runs_and_what_they_were_made_from_stay(
+    bucket: FakeBucket, machine: OpenStore
+) -> None:
+    """The bucket's bytes are damaged and withdrawn: these copies are the last intact ones."""
+    from tests.unit.tasks.test_runs import entry
+
+    here = machine("a")
+    graph = add(here, "ingest", "graph", days=60)
+    smoothed = add(here, "smooth", "smoothed", made_from=graph, days=60)
+    other = add(here, "smooth", "other", made_from=graph, days=60)
+    newest = [add(here, stage, "newest", days=1) for stage in ("ingest", "smooth")]
+    pinned = Runs(here).record(entry(1, keys={"smooth": smoothed.key}, artifacts={}))
+    Runs(here).pin(pinned.run)
+    for manifest in (graph, smoothed, other):
+        (name,) = bucket.below(f"data/{manifest.stage}/{manifest.key}/")
+        bucket.objects[name] = b"?"
+        age_copy(here, manifest, 60)
+    assert len(verify_store(machine("a"))) == 3
+    assert published(bucket) == {m.key for m in newest}
+    said = collect_garbage(machine("a"), keep_days=30, dry_run=True)
+    assert collect_garbage(machine("a"), keep_days=30) == said
+    assert said.folders == (f"smooth/{other.key}",)
+    assert machine("a").find("smooth", smoothed.key) == smoothed
+    assert machine("b").find("smooth", smoothed.key) == smoothed, "it is uploaded again"
+
+
+def test_results_that_were_never_uploaded_stay(bucket: FakeBucket, machine: OpenStore) -> None:
+    here = machine("a")
+    bucket.unreachable("upload")
+    key = key_of("kept")
+    with pytest.raises(RemoteUnreachable):
+        publish(here, "ingest", key, {"graph/x": b"x"})
+    bucket.reachable()
+    path = here.stage_folder("ingest", key)
+    os.utime(path / "manifest.json", (time.time() - 30 * DAY,) * 2)
+    assert collect_garbage(machine("a"), keep_days=0).folders == ()
+    kept = machine("a").find("ingest", key)
+    assert kept is not None
+    assert machine("b").find("ingest", key) == kept
+
+
+def test_a_result_that_is_computed_anew_and_not_uploaded_stays(
+    bucket: FakeBucket, machine: OpenStore
+) -> None:
+    """That an earlier copy under its key has been in the bucket says nothing about this one."""
+    here = machine("a")
+    old = add(here, "ingest", "old", days=30)
+    add(here, "ingest", "newest", days=1)
+    collect_garbage(machine("b"), keep_days=7)
+    here.quarantine(here.stage_folder("ingest", old.key), "damaged")
+    bucket.unreachable("upload")
+    with pytest.raises(RemoteUnreachable):
+        publish(machine("a"), "ingest", old.key, {"graph/x": b"x"})
+    bucket.reachable()
+    copy = age_copy(here, old, 30)
+    collect_garbage(machine("a"), keep_days=7)
+    assert copy.exists()
+
+
+def test_copies_that_a_cache_says_nothing_of_count_as_uploaded_once_they_are_seen_in_the_bucket(
+    bucket: FakeBucket, machine: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that dies right after publishing has not noted it."""
+    with monkeypatch.context() as patch:
+        patch.setattr(RemoteStore, "mark_uploaded", lambda store, stage, key: None)
+        old = add(machine("a"), "ingest", "old", days=30)
+    add(machine("a"), "ingest", "newest", days=1)
+    copy = age_copy(machine("a"), old, 30)
+    collect_garbage(machine("a"), keep_days=60, dry_run=True)
+    assert not machine("a").is_uploaded("ingest", old.key), "a dry run writes nothing"
+    collect_garbage(machine("a"), keep_days=60)
+    collect_garbage(machine("b"), keep_days=7)
+    assert copy.exists()
+    collect_garbage(machine("a"), keep_days=7)
+    assert not copy.exists()
+    assert not machine("a").is_uploaded("ingest", old.key)
+
+
+def test_notes_of_the_quarantine_are_read_several_at_once(bucket: FakeBucket, machine: OpenStore) -> None:
+    store, key = machine("a"), key_of("x")
+    for content in (b"1", b"2", b"3"):
+        publish(store, "ingest", key, {"graph/x": content}, replace=True)
+    together = threading.Barrier(2)
+
+    def meet(call: str, name: str) -> None:
+        if call == "read" and name.startswith("quarantine/"):
+            together.wait(10)
+
+    bucket.before = meet
+    collect_garbage(machine("b"), keep_days=7)
+    assert len(bucket.below("data/")) == 3
 
 
 def test_collecting_removes_the_copy_here_too(bucket: FakeBucket, machine: OpenStore) -> None:

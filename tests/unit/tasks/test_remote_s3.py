@@ -1,21 +1,28 @@
 """The S3 API as `Remote`, against moto; the fake of the other tests keeps the same promises."""
 
+import io
 import logging
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tasks import remote_s3
-from tasks.errors import StoreUnusable
-from tasks.remote import MAX_BYTES, Remote, RemoteUnreachable
+from tasks.errors import ArtifactCorrupted, StoreUnusable
+from tasks.remote import Publication, Remote, RemoteUnreachable, TransferCorrupted
+from tasks.remote_publications import Publications
 from tasks.remote_s3 import S3Remote
+from tasks.sealed import MAX_BYTES
+from tasks.store import Store
 from tests.fake_bucket import FakeBucket
 from tests.moto_bucket import BUCKET, WITHOUT_CREDENTIALS, MotoServer, file_of, moto_server
+from tests.tiny_runs import key_of, publish
 
 ADDRESS = f"s3://{BUCKET}/pre/fix"
 CANARY = "canary5b1d2e"
@@ -165,6 +172,67 @@ def test_a_stream_that_breaks_off_goes_on_where_it_was(moto: MotoServer, tmp_pat
     moto.fault = lambda method, path: next(faults, None)
     stored = remote.read("x")
     assert stored is not None and stored.data == content
+
+
+class Mangled:
+    """A client whose answers carry the checksum of other bytes, so many times."""
+
+    def __init__(self, content: bytes, times: int) -> None:
+        self.content, self.times, self.num_answers = content, times, 0
+
+    def get_object(self, **asked: str) -> dict[str, Any]:
+        from botocore.httpchecksum import Crc32Checksum, StreamingChecksumBody
+
+        self.num_answers += 1
+        sent = b"?" + self.content[1:] if self.num_answers <= self.times else self.content
+        checksum = Crc32Checksum()
+        checksum.update(self.content)
+        body = StreamingChecksumBody(io.BytesIO(sent), len(sent), Crc32Checksum(), checksum.b64digest())
+        return {"Body": body, "ETag": "x", "LastModified": datetime.now(UTC)}
+
+
+@pytest.fixture
+def mangled(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes, int], Mangled]:
+    """Has the next `S3Remote` use such a client."""
+
+    def use(content: bytes, times: int) -> Mangled:
+        client = Mangled(content, times)
+        monkeypatch.setattr(remote_s3, "_client", lambda address: client)
+        return client
+
+    return use
+
+
+@pytest.mark.fault
+def test_bytes_that_are_mangled_on_the_way_are_fetched_again_and_in_the_end_are_damage(
+    mangled: Callable[[bytes, int], Mangled], tmp_path: Path
+) -> None:
+    store, content = Store(tmp_path / "store"), b"0123456789"
+    manifest = publish(store, "ingest", key_of("x"), {"graph/x": content})
+    publication = Publication(attempt="20260101T000000Z-0123456789ab", manifest=manifest)
+    client = mangled(content, 2)
+    Publications(S3Remote(ADDRESS)).fetch(publication, tmp_path / "fetched")
+    assert client.num_answers == 3
+    assert (tmp_path / "fetched" / "graph" / "x").read_bytes() == content
+    client = mangled(content, 99)
+    with pytest.raises(TransferCorrupted):
+        list(S3Remote(ADDRESS).stream("x"))
+    with pytest.raises(ArtifactCorrupted, match="does not hold the bytes"):
+        Publications(S3Remote(ADDRESS)).fetch(publication, None)
+    assert client.num_answers < 10
+
+
+@pytest.mark.fault
+def test_small_objects_that_are_mangled_on_the_way_are_read_again_and_then_as_they_are(
+    mangled: Callable[[bytes, int], Mangled],
+) -> None:
+    """Whoever reads them has the checksum inside to go by."""
+    client = mangled(b"{}", 2)
+    stored = S3Remote(ADDRESS).read("x")
+    assert stored is not None and stored.data == b"{}" and client.num_answers == 3
+    client = mangled(b"{}", 99)
+    stored = S3Remote(ADDRESS).read("x")
+    assert stored is not None and stored.data == b"?}" and client.num_answers == remote_s3.MAX_TRIES
 
 
 @pytest.mark.fault

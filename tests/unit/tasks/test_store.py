@@ -6,8 +6,6 @@ import os
 import random
 import shutil
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -257,19 +255,6 @@ def test_publish_race_of_eight_processes_has_one_winner(tmp_path: Path, same_byt
         assert digests == {winner.artifacts["graph"].digest}, "all hold the winner's artifact"
         assert not list((root / ".tmp").iterdir())
         assert not list((root / ".quarantine").iterdir())
-
-
-def test_what_dead_writers_left_is_swept_and_live_ones_are_spared(tmp_path: Path) -> None:
-    store = Store(tmp_path / "store")
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    left = [f"{dead.pid}.1-ingest-x", f"{os.getpid()}.1-same-pid-long-ago", f"{dead.pid}.1-store.json"]
-    for name in left[:2]:
-        (store.root / ".tmp" / name / "graph").mkdir(parents=True)
-    (store.root / ".tmp" / left[2]).write_text("{}")
-    with store.writing("ingest", KEY) as folder:
-        Store(store.root)
-        assert list((store.root / ".tmp").iterdir()) == [folder]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "null", "{}", '{"format": 2}', "\0"])

@@ -193,6 +193,17 @@ def predicted_entries(left: sp.csr_matrix, right: sp.csr_matrix) -> int:
     return int(min(walks, float(left.shape[0]) * float(right.shape[1])))
 
 
+def predicted_sizes(graph: HeteroGraph, plans: Sequence[MetapathPlan], *, max_entries: int) -> list[int]:
+    """Entries that each adjacency has at most, by the bound that `build_metapaths` holds to its budget.
+
+    Args:
+        graph: nodes and relations.
+        plans: the metapaths.
+        max_entries: where a bound goes beyond this, it may be that of a product on the way.
+    """
+    return [_predicted(graph, plan, _half(graph, plan, max_entries)) for plan in plans]
+
+
 def step_matrix(graph: HeteroGraph, step: Step, *, weight: WalkWeight = "binary") -> sp.csr_matrix:
     """A step as a float32 CSR matrix: nodes it leaves by nodes it enters; counts use the edges' weights."""
     src_E, dst_E = graph.edges[step.relation]
@@ -222,6 +233,16 @@ def _half(graph: HeteroGraph, plan: MetapathPlan, max_entries: int) -> list[sp.c
         factors = [left, matrices[-1]] if len(matrices) > 1 else [left]
     predicted = predicted_entries(*factors) if len(factors) == 2 else factors[0].nnz
     return predicted if predicted > max_entries else factors
+
+
+def _predicted(graph: HeteroGraph, plan: MetapathPlan, half: list[sp.csr_matrix] | int) -> int:
+    if isinstance(half, int):
+        return half
+    num_nodes = graph.num_nodes[graph.target]
+    if plan.max_fanout is not None:
+        return plan.max_fanout * num_nodes
+    predicted = predicted_entries(*half) if len(half) == 2 else half[0].nnz
+    return predicted + num_nodes * (plan.self_loops == "add")
 
 
 def _product(left: sp.csr_matrix, right: sp.csr_matrix, weight: WalkWeight) -> sp.csr_matrix:

@@ -11,12 +11,16 @@ from data_contracts.tables import TABLES
 from gcl.graph import Features
 from gcl.hetero_graph import HeteroGraph, Metapath
 from gcl.metapath_steps import MetapathPlan
-from gcl.metapaths import UNION, MetapathsConfig, build_metapaths, chosen_metapaths
+from gcl.metapaths import UNION, MetapathsConfig, build_metapaths, chosen_metapaths, predicted_sizes
 from gcl.workspace import row_slices
 from tasks.convert import sparse_lists, write_batches, write_columns, write_matrix
 from tasks.hetero_tables import read_hetero, read_plans, read_target_ids, write_metapath_edges
+from tasks.limits import Estimate
 from tasks.stage import Stage
 from tasks.work import Work
+
+# An entry of the adjacency being built, with its copies, pattern and transpose on the way; of their union.
+_BYTES_AN_ENTRY, _BYTES_OF_UNION, _BYTES_ON_DISK = 48, 32, 8
 
 
 def metapaths(work: Work, config: MetapathsConfig) -> None:
@@ -48,6 +52,27 @@ def metapaths(work: Work, config: MetapathsConfig) -> None:
     )
     work.expect("metapaths.edges", num_nodes=num_nodes, num_metapaths=len(plans), num_edges=sum(entries))
     _write_graph(work, graph, joined, node_ids, edges=config.edges)
+
+
+def estimate(work: Work, config: MetapathsConfig) -> Estimate:
+    """The adjacencies, by the bound from degrees that the budget goes by; the union of those it takes."""
+    hetero = work.input("hetero")
+    graph = read_hetero(hetero)
+    plans = chosen_metapaths(config, read_plans(hetero), sorted(graph.edges), target=graph.target)
+    sizes = predicted_sizes(graph, plans, max_entries=config.max_entries)
+    if max(sizes) > config.max_entries:
+        return Estimate()  # the stage refuses it by name
+    num_nodes = graph.num_nodes[graph.target]
+    joined = sum(size for plan, size in zip(plans, sizes, strict=True) if config.edges in (UNION, plan.name))
+    joined = min(2 * joined, num_nodes**2)
+    return Estimate(
+        memory={
+            "the largest metapath": _BYTES_AN_ENTRY * max(sizes),
+            "the union of the metapaths": _BYTES_OF_UNION * joined,
+        },
+        disk={"metapaths": _BYTES_ON_DISK * sum(sizes), "edges": _BYTES_ON_DISK * joined},
+        advice="set metapaths.max_fanout lower, choose fewer metapaths.paths, or raise memory_limit",
+    )
 
 
 def _written(work: Work, built: Iterator[Metapath], plans: tuple[MetapathPlan, ...]) -> Iterator[Metapath]:
@@ -137,4 +162,5 @@ METAPATHS = Stage(
     body=metapaths,
     tables=("metapaths.edges", "graph.nodes", "graph.edges"),
     libraries=("numpy", "pyarrow", "scipy"),
+    estimate=estimate,
 )

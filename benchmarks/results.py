@@ -75,12 +75,19 @@ def _without_seed(value: Any) -> Any:
 
 
 def _pooled_rows(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean and sample standard deviation of all seeds from those of two groups of them."""
+    """Mean and sample standard deviation of all seeds from those of two groups of them.
+
+    A figure that one group has not is defined for none of its seeds (a risk where every node abstains), and
+    stays what it is over the seeds of the other.
+    """
     identity = ("task", "protocol", "split", "embedding", "metric")
     others = {tuple(row[key] for key in identity): row for row in second}
     rows = []
     for row in first:
-        other = others.pop(tuple(row[key] for key in identity))
+        other = others.pop(tuple(row[key] for key in identity), None)
+        if other is None:
+            rows.append(row)
+            continue
         if {row["over"], other["over"]} != {"encoder seeds"} or min(row["n"], other["n"]) < 2:
             raise SystemExit("only figures over at least two encoder seeds on either side can be pooled")
         count = row["n"] + other["n"]
@@ -90,9 +97,7 @@ def _pooled_rows(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> l
             for part in (row, other)
         )
         rows.append({**row, "value": mean, "std": (squares / (count - 1)) ** 0.5, "n": count})
-    if others:
-        raise SystemExit("the results have different figures")
-    return rows
+    return [*rows, *others.values()]
 
 
 def _kept(out: Path, name: str, command: str) -> dict[str, Any]:

@@ -191,7 +191,6 @@ def test_pooled_seeds_are_what_one_run_over_all_of_them_would_give(keeper: Modul
         {"config": {"seed": 2, "method": {"name": "grace"}}},
         {"metrics": [metric("accuracy", 0.5, over="k-means seeds")]},
         {"metrics": [metric("accuracy", 0.5, n=1)]},
-        {"metrics": [metric("accuracy", 0.5), metric("nmi", 0.5)]},
     ],
 )
 def test_what_is_not_the_same_is_not_pooled(keeper: ModuleType, changes: dict[str, Any]) -> None:
@@ -213,3 +212,12 @@ def test_every_kept_measurement_of_time_and_memory_has_its_table(pages: ModuleTy
 
 def test_a_folder_without_measurements_has_no_section_on_time(tmp_path: Path) -> None:
     assert program("speed_page").speed_section(tmp_path) == ""
+
+
+def test_a_figure_of_one_group_alone_stays_as_it_is(keeper: ModuleType) -> None:
+    first, second = pool_of([0.7, 0.8], [0, 1]), pool_of([0.6, 0.9], [2, 3])
+    alone = {**second["metrics"][0], "metric": "answered_risk"}
+    second["metrics"].append(alone)
+    both = keeper.pooled(first, second)["metrics"]
+    assert [row for row in both if row["metric"] == "answered_risk"] == [alone]
+    assert len(both) == len(first["metrics"]) + 1

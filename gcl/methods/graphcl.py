@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 import numpy as np
@@ -25,7 +26,7 @@ from gcl.methods.base import (
     evaluation,
     shuffled_batches,
 )
-from gcl.methods.configs.graphcl import GraphClConfig, GraphClSettings
+from gcl.methods.configs.graphcl import FitStatistics, GraphClConfig, GraphClSettings
 from gcl.methods.grace import positive_similarity_of
 from gcl.methods.graph_views import xavier_linear
 from gcl.random import numpy_generator, torch_generator
@@ -34,6 +35,8 @@ WeightsOf = Callable[[Tensor, Tensor], LogWeights | None]
 """Of projections [B, D] of anchors and of the other view: the log-weights of their pairs; None for 1."""
 EMBED_GRAPHS = 256
 """Graphs embedded at a time, at most: large ones have hundreds of nodes each."""
+FIT_BATCH = 128
+"""Graphs whose moments normalise each other outside of training: a batch of training, as released."""
 
 
 class GraphCl(Method):
@@ -182,15 +185,26 @@ class GraphCl(Method):
             ]
         )
 
-    def projections_of_all(self, data: TrainingData) -> Tensor:
-        """Projections [G, D] of unit length of the graphs as they are, in evaluation mode, on the device.
+    def projections_of_all(
+        self, data: TrainingData, statistics: FitStatistics = "running", *, seed: int = 0
+    ) -> Tensor:
+        """Projections [G, D] of unit length of the graphs as they are, on the device.
 
         Args:
             data: the collection.
+            statistics: what normalises them: running moments, or those of random batches of `FIT_BATCH` or
+                fewer, all of about one size; files are often sorted by class, and training shuffles.
+            seed: run seed, of the batches.
         """
-        with evaluation(self), torch.no_grad():
-            blocks = self._blocks(collection_of(data), EMBED_GRAPHS)
-            return cosine_rows(torch.cat([self.projected(graphs) for _, graphs in blocks]))
+        collection = collection_of(data)
+        with normalised_by(self, statistics), torch.no_grad():
+            if statistics == "running":
+                blocks = self._blocks(collection, EMBED_GRAPHS)
+                return cosine_rows(torch.cat([self.projected(graphs) for _, graphs in blocks]))
+            order_G = numpy_generator(seed, "projected_batches").permutation(data.num_nodes)
+            parts = np.array_split(order_G, math.ceil(data.num_nodes / FIT_BATCH))
+            shuffled_GD = torch.cat([self.projected(self._graphs(collection, rows)) for rows in parts])
+            return cosine_rows(shuffled_GD[torch.from_numpy(np.argsort(order_G)).to(self.device)])
 
     def negative_weights(
         self, data: TrainingData, anchors_A: np.ndarray, candidates_AM: np.ndarray, *, seed: int
@@ -263,6 +277,28 @@ class GraphCl(Method):
             z_GD = cosine_rows(z_GD) if self.config.output == "l2" else z_GD
             found: np.ndarray = z_GD.cpu().numpy()
             return found
+
+
+@contextmanager
+def normalised_by(module: nn.Module, statistics: FitStatistics) -> Iterator[None]:
+    """Batch norm by running moments, or by those of what it is given, for a while; its buffers stay.
+
+    Args:
+        module: a method.
+        statistics: "running", as embeddings are computed, or "batch", as in a training step.
+    """
+    if statistics == "running":
+        with evaluation(module):
+            yield
+        return
+    was_training, kept = module.training, [buffer.clone() for buffer in module.buffers()]
+    module.train()
+    try:
+        yield
+    finally:
+        module.train(was_training)
+        for buffer, before in zip(module.buffers(), kept, strict=True):
+            buffer.copy_(before)
 
 
 def collection_of(data: TrainingData | Batch) -> GraphCollection:

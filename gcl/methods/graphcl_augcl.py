@@ -19,16 +19,14 @@ from gcl.methods.affinity_estimation import (
     fit_head,
     weighted_share,
 )
-from gcl.methods.base import Batch, PairWeights, ParameterGroup, TrainingData, evaluation, shuffled_batches
+from gcl.methods.base import Batch, PairWeights, ParameterGroup, TrainingData, shuffled_batches
 from gcl.methods.configs.graphcl import AugclGraphConfig
 from gcl.methods.grace import positive_similarity_of
-from gcl.methods.graphcl import GraphCl, collection_of
+from gcl.methods.graphcl import FIT_BATCH, GraphCl, collection_of, normalised_by
 from gcl.random import torch_generator
 
 COMPARED_GRAPHS = 2048
 """Graphs that the groups and the mean uncertainty of a written pair are taken over, at most."""
-FIT_BATCH = 128
-"""Graphs whose pairs are fitted to at a time: all pairs of a batch of training, as released."""
 
 
 class AugclGraph(GraphCl):
@@ -60,6 +58,10 @@ class AugclGraph(GraphCl):
         epoch, as we do. It has no values for single data sets; the presets' are theirs for MUTAG.
 
     Deviations from paper:
+        The estimator is fitted to projections normalised by their batch, as those that it then weighs are.
+        The released code fits it in evaluation mode, by running moments (`fit_statistics=running`): those
+        are other projections. On MUTAG it then answers 34 and 67 % of a step's pairs (seeds 0 and 1), 76 and
+        68 % of them rightly; fitted to batches 64 and 94 %, 92 and 90 % of them rightly.
         2-means is exact; spectral clustering in its place is not there. The estimator reads projections of
         unit length rather than raw ones. Where it ends up abstaining on everything, which is warned of,
         `pretrain_passes` of cross-entropy before its fit help. Pairs are
@@ -132,7 +134,7 @@ class AugclGraph(GraphCl):
         """
         if not bool(self.training_state.get_buffer("is_weighting")):
             return None
-        h_GD = self.projections_of_all(data)
+        h_GD = self.projections_of_all(data, self.config.fit_statistics, seed=seed)
         others = np.setdiff1d(np.arange(data.num_nodes), anchors_A)
         draws = torch_generator(seed, "negative_weights")
         drawn = torch.randperm(len(others), generator=draws)[: max(1, COMPARED_GRAPHS - len(anchors_A))]
@@ -169,7 +171,7 @@ class AugclGraph(GraphCl):
             for step, rows in enumerate(batches):
                 graphs = self._graphs(collection, rows.numpy())
                 view = self._augmented(graphs, seed, "fit_views", epoch, number, step)
-                with evaluation(self), torch.no_grad():
+                with normalised_by(self, self.config.fit_statistics), torch.no_grad():
                     views = cosine_rows(self.projected(graphs)), cosine_rows(self.projected(view))
                 yield views, torch_generator(seed, "fit_order", epoch, number, step)
 

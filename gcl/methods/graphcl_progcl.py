@@ -10,10 +10,10 @@ from gcl.config import Config
 from gcl.losses.affinity_weights import KeptLogWeights
 from gcl.losses.grouped import cosine_rows
 from gcl.losses.progcl import BetaMixture, fit_beta_mixture
-from gcl.methods.base import Batch, PairWeights, TrainingData, evaluation
+from gcl.methods.base import Batch, PairWeights, TrainingData
 from gcl.methods.configs.graphcl import ProGclGraphConfig
 from gcl.methods.grace import positive_similarity_of
-from gcl.methods.graphcl import GraphCl, collection_of, pairs_of
+from gcl.methods.graphcl import GraphCl, collection_of, normalised_by, pairs_of
 from gcl.methods.progcl import NOT_FITTED
 from gcl.random import numpy_generator
 
@@ -41,7 +41,7 @@ class ProGclGraph(GraphCl):
     Deviations from paper:
         The paper weighs nodes, on GRACE; this is its weight on the base of GraphCL, as a rival of AUGCL.
         Weights come from the similarities of each step. The mixture is fitted to similarities of the graphs
-        as they are to views of them, by an encoder in evaluation mode.
+        as they are to views of them, normalised by batches as in training (`fit_statistics`).
 
     Reference:
         Xia, Wu, Wang, Chen, Li: ProGCL: Rethinking Hard Negative Mining in Graph Contrastive Learning,
@@ -84,11 +84,12 @@ class ProGclGraph(GraphCl):
             self.training_state.get_buffer("has_weighted").fill_(True)
         if epoch + 1 != self.config.start_epoch:
             return
-        u_GD = self.projections_of_all(data)
+        statistics = self.config.fit_statistics
+        u_GD = self.projections_of_all(data, statistics, seed=seed)
         drawn = numpy_generator(seed, "mixture_columns").permutation(data.num_nodes)
         columns_C = np.sort(drawn[: self.config.num_fit_columns])
         views = self._augmented(self._graphs(collection_of(data), columns_C), seed, "fit_views", epoch)
-        with evaluation(self), torch.no_grad():
+        with normalised_by(self, statistics), torch.no_grad():
             cosine_GC = (u_GD @ cosine_rows(self.projected(views)).T).cpu().numpy()
         is_negative_GC = np.arange(data.num_nodes)[:, None] != columns_C
         mixture = fit_beta_mixture(
@@ -107,7 +108,7 @@ class ProGclGraph(GraphCl):
         mixture = self.mixture
         if mixture is None:
             return None
-        h_GD = self.projections_of_all(data)
+        h_GD = self.projections_of_all(data, self.config.fit_statistics, seed=seed)
         anchors = torch.from_numpy(anchors_A).to(self.device)
         cosine_AG = h_GD[anchors] @ h_GD.T
         weight_AG = mixture.log_weight(cosine_AG).exp()

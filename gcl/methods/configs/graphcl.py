@@ -12,6 +12,14 @@ PolicyName = Literal[
 ]
 
 
+FitStatistics = Literal["batch", "running"]
+FIT_STATISTICS = (
+    "moments that normalise the projections {what} is fitted to, and those of the weights that are reported: "
+    "of each batch (batch), as in the steps that are weighted, or running ones (running{released}), by which "
+    "the fit sees other projections than those steps"
+)
+
+
 class GraphClSettings(EnsembleConfig):
     """Encoder, views and contrast of GraphCL."""
 
@@ -92,6 +100,9 @@ class AugclGraphConfig(GraphClSettings, AffinityConfig):
     denominator_includes_positive: bool = Field(
         True, description="whether the positive is a term of the denominator, as released"
     )
+    fit_statistics: FitStatistics = Field(
+        "batch", description=FIT_STATISTICS.format(what="the estimator", released=", as released")
+    )
     warmup_epochs: int = Field(
         20, ge=1, description="epochs of uniform weights before the negatives are weighted: count >= 1"
     )
@@ -114,6 +125,9 @@ class ProGclGraphConfig(GraphClSettings):
         ge=1,
         le=1_000_000,
         description="epochs of uniform weights before the mixture is fitted: count >= 1",
+    )
+    fit_statistics: FitStatistics = Field(
+        "batch", description=FIT_STATISTICS.format(what="the mixture", released="")
     )
     initial_false_share: float = Field(
         0.05, gt=0, lt=1, description="share of false negatives that the fit starts from, in (0, 1)"

@@ -135,6 +135,35 @@ def test_the_estimator_is_fitted_when_the_warm_up_ends_and_refreshed(refresh_eve
     assert fits == expected
 
 
+@pytest.mark.parametrize("statistics", ["batch", "running"])
+@pytest.mark.parametrize(
+    "config",
+    [AugclGraphConfig(**GIN, warmup_epochs=2, fit_passes=1), ProGclGraphConfig(**GIN, start_epoch=2)],
+    ids=lambda config: config.name,
+)
+def test_what_is_fitted_to_is_what_a_step_of_training_projects(config, statistics, monkeypatch):
+    method, data = make_method(config.model_copy(update={"fit_statistics": statistics})), make_data("graphcl")
+    train(method, data, TrainConfig(epochs=1, batch_size=64, learning_rate=0.05), seed=0)
+    seen, whole = [], method.projected
+
+    def projected(graphs):
+        seen.append((graphs, whole(graphs)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(method, "projected", projected)
+    buffers = [buffer.clone() for buffer in method.encoder.buffers()]
+    method.eval()
+    method.after_epoch(data, epoch=1, seed=0)
+    method.negative_weights(data, np.arange(2), np.array([[3], [4]]), seed=0)
+    assert not method.training
+    assert all(torch.equal(a, b) for a, b in zip(buffers, method.encoder.buffers(), strict=True))
+    method.train()
+    with torch.no_grad():
+        same = [torch.equal(whole(graphs), found) for graphs, found in seen]
+    assert len(same) == 3
+    assert set(same) == {statistics == "batch"}
+
+
 def test_a_pass_of_the_estimator_sees_all_pairs_of_each_batch(monkeypatch):
     seen = []
 
@@ -209,7 +238,7 @@ def test_pair_weights_average_one_over_all_graphs(config):
     train(method, data, TrainConfig(epochs=2, batch_size=64), seed=0)
     pairs = method.negative_weights(data, anchors_A, others_AM, seed=0)
     assert pairs.weight_AM.mean(1) == pytest.approx(np.ones(5), rel=0.06)  # mu counts the positive, too
-    h_GD = method.projections_of_all(data)
+    h_GD = method.projections_of_all(data, getattr(config, "fit_statistics", "running"))
     assert pairs.similarity_AM[1, 0] == pytest.approx((h_GD[1] @ h_GD[0]).item(), abs=1e-5)
 
 

@@ -57,8 +57,10 @@ SETTINGS = {
     "augcl": AugclConfig(**GCN, warmup_epochs=2, estimator="analytic"),
     "graphcl": GraphClConfig(**GIN),
     "graphcl-hard-released": GraphClConfig(**GIN, hardness=1.0, augmentation="random4", bug_compat=True),
-    "augcl_graph": AugclGraphConfig(**GIN, warmup_epochs=2, fit_passes=2, estimator="gambler"),
-    "progcl_graph": ProGclGraphConfig(**GIN, start_epoch=2),
+    "augcl_graph": AugclGraphConfig(
+        **GIN, warmup_epochs=2, fit_passes=2, estimator="gambler", fit_statistics="running"
+    ),
+    "progcl_graph": ProGclGraphConfig(**GIN, start_epoch=2, fit_statistics="running"),
     "nml_gcl": NmlGclConfig(
         hidden_size=6, embedding_size=4, metric_hidden_size=4, metric_size=4, temperature=0.8, metric_steps=2
     ),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.ancestry import Address, makers_of, with_ancestry
 from tasks.artifact import Manifest
 from tasks.errors import ArtifactCorrupted, StoreUnusable
 from tasks.in_use import (
@@ -28,8 +29,6 @@ _SECONDS_A_DAY = 86_400.0
 _ADDRESS = re.compile(r"(?P<stage>[a-z][a-z0-9_]*)-(?P<key>[0-9a-f]{64})")
 _FOLDERS, _QUARANTINED, _UNFINISHED = "stage folders", "quarantined items", "folders of unfinished work"
 _RECORDS, _LOCKS, _LOGS = "records of results that are gone", "lock files", "server logs"
-
-Address = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ def collect_garbage(store: Store, *, keep_days: float, dry_run: bool = False) ->
 def _doomed(store: Store, before: float) -> Iterator[tuple[str, Path]]:
     """Kind and path of all that is to go."""
     folders = {(m.stage, m.key): m for m in store.manifests()}
-    unkept = folders.keys() - _ancestry(folders, _roots(store, folders, before))
+    unkept = folders.keys() - with_ancestry(folders, _roots(store, folders, before))
     for address in sorted(unkept):
         yield _FOLDERS, store.stage_folder(*address)
     for path in sorted((store.root / ".quarantine").iterdir()):
@@ -174,7 +173,7 @@ def _roots(store: Store, folders: dict[Address, Manifest], before: float) -> set
     if store.is_shared or is_anything_running(store):
         before = min(before, time.time() - GRACE_SECONDS)
     recent = {address for address, age in ages.items() if age >= before}
-    in_use = {a for digest in inputs_in_use(store) for a in _makers(folders).get(digest, ())}
+    in_use = {a for digest in inputs_in_use(store) for a in makers_of(folders).get(digest, ())}
     return recent | set(newest.values()) | in_use | (Runs(store).roots() & folders.keys())
 
 
@@ -204,27 +203,3 @@ def _remove(store: Store, kind: str, path: Path) -> bool:
 def _summed(kind: str, gone: list[tuple[str, str, int]]) -> Removed:
     sizes = [size for found, _, size in gone if found == kind]
     return Removed(kind, len(sizes), sum(sizes))
-
-
-def _makers(folders: dict[Address, Manifest]) -> dict[str, set[Address]]:
-    """Which stage folders hold an artifact of a digest."""
-    makers: dict[str, set[Address]] = {}
-    for address, manifest in folders.items():
-        for artifact in manifest.artifacts.values():
-            makers.setdefault(artifact.digest, set()).add(address)
-    return makers
-
-
-def _ancestry(folders: dict[Address, Manifest], roots: set[Address]) -> set[Address]:
-    """Roots and all that they were made from, directly or not."""
-    makers = _makers(folders)
-    kept: set[Address] = set()
-    pending = list(roots)
-    while pending:
-        address = pending.pop()
-        if address in kept:
-            continue
-        kept.add(address)
-        for digest in folders[address].identity["inputs"].values():
-            pending.extend(makers.get(digest, ()))
-    return kept

@@ -27,8 +27,8 @@ logger = logging.getLogger(__name__)
 
 WATCHED_ROWS = 128
 """Anchors on which the spread of the weights is watched, so that watching costs nothing."""
-LEAST_ANSWERED = 0.05
-"""Share of pairs below which a trained estimator is said to abstain on everything."""
+LEAST_ANSWERED = 0.5
+"""Share of pairs below which a trained estimator is warned of: it abstains on most."""
 READINGS = {"gambler": abstention_of, "softmax": doubt_of, "entropy": entropy_of}
 """Estimators that are trained; the others are closed forms of the similarities of a row."""
 
@@ -137,7 +137,7 @@ def fit_head(
     *,
     num_passes: int,
     is_first: bool,
-) -> None:
+) -> float:
     """Train the estimator to tell the two groups of each anchor's similarities apart.
 
     The first fit begins with cross-entropy: a head that abstains before it can tell anything may never
@@ -149,6 +149,9 @@ def fit_head(
         views_of: number of a pass -> its views, one batch after the other, and the order of their pairs.
         num_passes: of this fit, without those of cross-entropy.
         is_first: whether it is the first fit of the training.
+
+    Returns:
+        The share of the pairs of the last pass that it answered; 1 of an estimator that cannot abstain.
     """
     is_gambling = config.estimator == "gambler"
     num_pretraining = config.pretrain_passes if is_first else 0
@@ -177,10 +180,21 @@ def fit_head(
         )
     if answered_share < LEAST_ANSWERED:
         logger.warning(
-            "the estimator answers %.4f of the pairs and abstains on the others: the negatives weigh "
-            "almost uniformly; a lower method.fit_learning_rate or more method.pretrain_passes may help",
+            "the estimator answers %.4f of the pairs and abstains on the others, which then all weigh about "
+            "the same; a lower fit_learning_rate or more pretrain_passes may help",
             answered_share,
         )
+    return answered_share
+
+
+def answered_note(share: float) -> str:
+    """What a reader of the result must know of a fit.
+
+    Args:
+        share: of the pairs, that the estimator answered in the last pass.
+    """
+    told = f"the estimator answered {100 * share:.0f} % of the pairs that it was last fitted to"
+    return f"{told}: the others weigh about the same" if share < LEAST_ANSWERED else told
 
 
 def weighted_share(log_weights: LogWeights, own_MD: Tensor, other_MD: Tensor, num_rows: int) -> Tensor:

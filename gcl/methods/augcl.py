@@ -8,27 +8,20 @@ import torch
 from torch import Tensor
 
 from gcl.config import Config
-from gcl.gambler import GamblerHead
 from gcl.graph import Graph
 from gcl.graph_augment import GraphView
 from gcl.losses.affinity import affinity_loss
 from gcl.losses.grouped import cosine_rows
-from gcl.methods.affinity_estimation import (
-    WATCHED_ROWS,
-    AffinityWeighing,
-    Views,
-    build_head,
-    fit_head,
-    weighted_share,
-)
-from gcl.methods.base import Batch, PairWeights, ParameterGroup, TrainingData, evaluation
+from gcl.methods.affinity_estimation import WATCHED_ROWS, Views, weighted_share
+from gcl.methods.affinity_weighted import AffinityWeighted, FitViews
+from gcl.methods.base import Batch, PairWeights, TrainingData, evaluation
 from gcl.methods.configs.augcl import AugclConfig
 from gcl.methods.grace import Grace, positive_similarity_of
 from gcl.methods.graph_views import graph_of
 from gcl.random import torch_generator
 
 
-class Augcl(Grace):
+class Augcl(AffinityWeighted, Grace):
     """AUGCL, contrast with negatives weighted by affinity uncertainty, on the encoder and views of GRACE.
 
     Idea:
@@ -75,20 +68,13 @@ class Augcl(Grace):
 
     name = "augcl"
     Config: ClassVar[type[Config]] = AugclConfig
+    uniform_is = "augcl is grace"
     config: AugclConfig
-    estimator: GamblerHead | None
 
     def __init__(self, config: AugclConfig, *, num_features: int, num_classes: int | None, seed: int) -> None:
         super().__init__(config, num_features=num_features, num_classes=num_classes, seed=seed)
         # A projection is as wide as an embedding, whatever the width between its layers.
-        self.estimator = build_head(config, config.embedding_size, self.init_generator)
-        self.training_state.register_buffer("is_weighting", torch.zeros((), dtype=torch.bool))
-        self.training_state.register_buffer("has_weighted", torch.zeros((), dtype=torch.bool))
-
-    def parameter_groups(self) -> list[ParameterGroup]:
-        """Encoder and projection; the estimator has an optimiser of its own."""
-        parameters = [*self.encoder.parameters(), *self.projector.parameters()]
-        return [ParameterGroup("all", parameters)]
+        self._add_estimator(config.embedding_size, self.init_generator)
 
     def training_loss(self, batch: Batch, *, epoch: int, step: int, seed: int) -> dict[str, Tensor]:
         """GRACE during the warm-up, the weighted loss after it; watched besides: the spread of the weights.
@@ -127,21 +113,6 @@ class Augcl(Grace):
             return super().sampled_nodes(num_nodes, epoch=epoch, step=step, seed=seed)
         return self._candidates(num_nodes, torch_generator(seed, "negatives", epoch, step))
 
-    def after_epoch(self, data: TrainingData, *, epoch: int, seed: int) -> None:
-        """Fit the estimator when the warm-up ends, and again every `refresh_every` epochs."""
-        since = epoch + 1 - self.config.warmup_epochs
-        if since < 0:
-            return
-        self.training_state.get_buffer("is_weighting").fill_(True)
-        if since > 0:
-            self.training_state.get_buffer("has_weighted").fill_(True)
-        if self.estimator is None:
-            return
-        if since == 0:
-            self._fit(graph_of(data), self.config.fit_passes, epoch=epoch, seed=seed)
-        elif self.config.refresh_every and since % self.config.refresh_every == 0:
-            self._fit(graph_of(data), self.config.refresh_passes, epoch=epoch, seed=seed)
-
     def negative_weights(
         self, data: TrainingData, anchors_A: np.ndarray, candidates_AM: np.ndarray, *, seed: int
     ) -> PairWeights | None:
@@ -150,7 +121,7 @@ class Augcl(Grace):
         Groups and mean uncertainty of an anchor are taken over itself and all other nodes, above
         `max_exact_nodes` over a sample of them.
         """
-        if not bool(self.training_state.get_buffer("is_weighting")):
+        if not self._is_weighting:
             return None
         h_ND = self._projected(graph_of(data))
         anchors = torch.from_numpy(anchors_A).to(self.device)
@@ -162,14 +133,7 @@ class Augcl(Grace):
     def notes(self, data: TrainingData) -> list[str]:
         """What is sampled, and whether the weights ever played a part."""
         found = super().notes(data)
-        if not bool(self.training_state.get_buffer("has_weighted")):
-            when = "at" if bool(self.training_state.get_buffer("is_weighting")) else "before"
-            found.append(
-                f"negatives were not weighted: training ended {when} "
-                f"method.warmup_epochs={self.config.warmup_epochs}, up to which augcl is grace"
-            )
-            return found
-        if self.estimator is not None:
+        if self._has_weighted and self.estimator is not None:
             num_candidates = min(self.config.num_candidates, data.num_nodes)
             found.append(
                 f"weighted steps: {min(self.config.num_anchors, num_candidates):,} anchors against "
@@ -178,15 +142,9 @@ class Augcl(Grace):
             )
         return found
 
-    @property
-    def _weighing(self) -> AffinityWeighing:
-        return AffinityWeighing(self.config, self.estimator)
-
-    def _fit(self, graph: Graph, num_passes: int, *, epoch: int, seed: int) -> None:
-        """Train the estimator on the groups of sampled anchors in fresh views; each pass swaps the roles."""
-        if self.estimator is None:
-            return
-        config = self.config
+    def fit_views(self, data: TrainingData, *, epoch: int, seed: int) -> FitViews:
+        """Groups of sampled anchors in fresh views of the graph; each pass swaps the roles."""
+        graph, config = graph_of(data), self.config
 
         def views_of(number: int) -> Iterator[tuple[Views, torch.Generator]]:
             nodes = self._candidates(graph.num_nodes, torch_generator(seed, "fit_nodes", epoch, number))
@@ -199,13 +157,7 @@ class Augcl(Grace):
             order = torch_generator(seed, "fit_order", epoch, number)
             yield (own_MD[: config.num_fit_anchors], other_MD), order
 
-        fit_head(
-            self.estimator,
-            config,
-            views_of,
-            num_passes=num_passes,
-            is_first=epoch + 1 == config.warmup_epochs,
-        )
+        return views_of
 
     def _candidates(self, num_nodes: int, draws: torch.Generator) -> Tensor:
         return torch.randperm(num_nodes, generator=draws)[: self.config.num_candidates].to(self.device)

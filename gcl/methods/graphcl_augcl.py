@@ -8,18 +8,11 @@ import torch
 from torch import Tensor
 
 from gcl.config import Config
-from gcl.gambler import GamblerHead
 from gcl.losses.affinity_weights import LogWeights
 from gcl.losses.grouped import cosine_rows
-from gcl.methods.affinity_estimation import (
-    WATCHED_ROWS,
-    AffinityWeighing,
-    Views,
-    build_head,
-    fit_head,
-    weighted_share,
-)
-from gcl.methods.base import Batch, PairWeights, ParameterGroup, TrainingData, shuffled_batches
+from gcl.methods.affinity_estimation import WATCHED_ROWS, Views, weighted_share
+from gcl.methods.affinity_weighted import AffinityWeighted, FitViews
+from gcl.methods.base import Batch, PairWeights, TrainingData, shuffled_batches
 from gcl.methods.configs.graphcl import AugclGraphConfig
 from gcl.methods.grace import positive_similarity_of
 from gcl.methods.graphcl import FIT_BATCH, GraphCl, collection_of, normalised_by
@@ -29,7 +22,7 @@ COMPARED_GRAPHS = 2048
 """Graphs that the groups and the mean uncertainty of a written pair are taken over, at most."""
 
 
-class AugclGraph(GraphCl):
+class AugclGraph(AffinityWeighted, GraphCl):
     """AUGCL on GraphCL, contrast of whole graphs with negatives weighted by affinity uncertainty.
 
     Idea:
@@ -77,19 +70,12 @@ class AugclGraph(GraphCl):
     name = "augcl_graph"
     Config: ClassVar[type[Config]] = AugclGraphConfig
     config: AugclGraphConfig
-    estimator: GamblerHead | None
 
     def __init__(
         self, config: AugclGraphConfig, *, num_features: int, num_classes: int | None, seed: int
     ) -> None:
         super().__init__(config, num_features=num_features, num_classes=num_classes, seed=seed)
-        self.estimator = build_head(config, config.embedding_size, self.init_generator)
-        self.training_state.register_buffer("is_weighting", torch.zeros((), dtype=torch.bool))
-        self.training_state.register_buffer("has_weighted", torch.zeros((), dtype=torch.bool))
-
-    def parameter_groups(self) -> list[ParameterGroup]:
-        """Encoder and projection; the estimator has an optimiser of its own."""
-        return [ParameterGroup("all", [*self.encoder.parameters(), *self.projector.parameters()])]
+        self._add_estimator(config.embedding_size, self.init_generator)
 
     def training_loss(self, batch: Batch, *, epoch: int, step: int, seed: int) -> dict[str, Tensor]:
         """The contrast, weighted after the warm-up; watched: positives, and the spread of the weights."""
@@ -112,19 +98,6 @@ class AugclGraph(GraphCl):
             "weighted_share": share,
         }
 
-    def after_epoch(self, data: TrainingData, *, epoch: int, seed: int) -> None:
-        """Fit the estimator when the warm-up ends, and again every `refresh_every` epochs."""
-        since = epoch + 1 - self.config.warmup_epochs
-        if since < 0:
-            return
-        self.training_state.get_buffer("is_weighting").fill_(True)
-        if since > 0:
-            self.training_state.get_buffer("has_weighted").fill_(True)
-        if since == 0:
-            self._fit(data, self.config.fit_passes, epoch=epoch, seed=seed)
-        elif self.config.refresh_every and since % self.config.refresh_every == 0:
-            self._fit(data, self.config.refresh_passes, epoch=epoch, seed=seed)
-
     def negative_weights(
         self, data: TrainingData, anchors_A: np.ndarray, candidates_AM: np.ndarray, *, seed: int
     ) -> PairWeights | None:
@@ -132,7 +105,7 @@ class AugclGraph(GraphCl):
 
         Groups and mean uncertainty of an anchor are taken over itself and the other graphs, or a sample.
         """
-        if not bool(self.training_state.get_buffer("is_weighting")):
+        if not self._is_weighting:
             return None
         h_GD = self.projections_of_all(data, self.config.fit_statistics, seed=seed)
         others = np.setdiff1d(np.arange(data.num_nodes), anchors_A)
@@ -143,25 +116,8 @@ class AugclGraph(GraphCl):
         similarity_AM, weight_AM = self._weighing.of_pairs(h_GD, *rows)
         return PairWeights(similarity_AM.cpu().numpy(), weight_AM.cpu().numpy())
 
-    def notes(self, data: TrainingData) -> list[str]:
-        """Whether the weights ever played a part, beside what GraphCL notes."""
-        found = super().notes(data)
-        if not bool(self.training_state.get_buffer("has_weighted")):
-            when = "at" if bool(self.training_state.get_buffer("is_weighting")) else "before"
-            found.append(
-                f"negatives were not weighted: training ended {when} "
-                f"method.warmup_epochs={self.config.warmup_epochs}, up to which all weigh the same"
-            )
-        return found
-
-    @property
-    def _weighing(self) -> AffinityWeighing:
-        return AffinityWeighing(self.config, self.estimator)
-
-    def _fit(self, data: TrainingData, num_passes: int, *, epoch: int, seed: int) -> None:
-        """Train the estimator on all pairs of batches of graphs, in fresh views each pass."""
-        if self.estimator is None:
-            return
+    def fit_views(self, data: TrainingData, *, epoch: int, seed: int) -> FitViews:
+        """All pairs of batches of graphs, in fresh views."""
         collection = collection_of(data)
 
         def views_of(number: int) -> Iterator[tuple[Views, torch.Generator]]:
@@ -175,10 +131,4 @@ class AugclGraph(GraphCl):
                     views = cosine_rows(self.projected(graphs)), cosine_rows(self.projected(view))
                 yield views, torch_generator(seed, "fit_order", epoch, number, step)
 
-        fit_head(
-            self.estimator,
-            self.config,
-            views_of,
-            num_passes=num_passes,
-            is_first=epoch + 1 == self.config.warmup_epochs,
-        )
+        return views_of

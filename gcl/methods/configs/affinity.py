@@ -31,6 +31,9 @@ class AffinityConfig(Config):
     denominator_includes_positive: bool = Field(
         True, description="whether the positive is a term of the denominator, as released"
     )
+    warmup_epochs: int = Field(
+        100, ge=1, description="epochs of uniform weights before the negatives are weighted: count >= 1"
+    )
     estimator_hidden_size: int = Field(
         128, ge=1, le=8192, description="width of the trained estimator's two hidden layers: count >= 1"
     )

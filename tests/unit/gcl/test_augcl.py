@@ -1,9 +1,11 @@
+import re
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
-from gcl.gambler import GamblerHead
+from gcl.gambler import FittingPass, GamblerHead
 from gcl.graph import Graph
 from gcl.losses.affinity import affinity_loss
 from gcl.losses.affinity_weights import KeptLogWeights, row_log_weights
@@ -230,7 +232,8 @@ def test_notes_say_what_is_sampled():
     for method in methods.values():
         run(method)
     assert methods["analytic"].notes(make_data()) == []
-    (note,) = methods["gambler"].notes(make_data())
+    answered, note = methods["gambler"].notes(make_data())
+    assert re.match(r"the estimator answered \d+ % of the pairs", answered)
     assert "11 anchors against 40 of 60 nodes" in note
     assert "after 2 epochs" in note
 
@@ -328,5 +331,26 @@ def test_an_estimator_that_abstains_on_everything_is_reported(caplog):
     method = make_method(
         estimator="gambler", reward=1.0001, pretrain_passes=0, fit_passes=30, fit_learning_rate=0.1
     )
-    run(method, epochs=2)
+    run(method, epochs=3)
     assert "abstains on the others" in caplog.text
+    assert "answered 0 % of the pairs that it was last fitted to: the others" in method.notes(make_data())[0]
+
+
+@pytest.mark.parametrize(("share", "is_warned"), [(0.2, True), (0.49, True), (0.5, False), (0.9, False)])
+def test_a_fit_that_answers_less_than_half_is_warned_of_and_noted(share, is_warned, caplog, monkeypatch):
+    monkeypatch.setattr(GamblerHead, "fit", lambda *_, **__: FittingPass(1.0, share, share))
+    method = make_method(estimator="gambler")
+    run(method, epochs=3)
+    assert (f"answers {share:.4f} of the pairs" in caplog.text) == is_warned
+    note = f"the estimator answered {100 * share:.0f} % of the pairs that it was last fitted to"
+    assert method.notes(make_data())[0].startswith(note)
+    assert ("the others weigh about the same" in method.notes(make_data())[0]) == is_warned
+
+
+def test_what_was_answered_outlives_a_stop(tmp_path):
+    run(make_method(estimator="gambler"), epochs=3, checkpoint_dir=tmp_path)
+    resumed = make_method(estimator="gambler")
+    assert run(resumed, epochs=3, checkpoint_dir=tmp_path).resumed_from == 3
+    whole = make_method(estimator="gambler")
+    run(whole, epochs=3)
+    assert resumed.notes(make_data()) == whole.notes(make_data())

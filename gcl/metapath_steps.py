@@ -87,8 +87,10 @@ def steps_of_triples(
         reverses: declared names of reverse relations, and whose reverse each is.
 
     Raises:
-        MetapathBroken: a triple is no relation.
+        MetapathBroken: a triple is no relation, or there is none.
     """
+    if not triples:
+        raise MetapathBroken("has no steps")
     steps = [_step_of_triple(triple, relations, reverses) for triple in triples]
     return _chained(steps)
 

@@ -144,8 +144,6 @@ class _Tables:
                 broken.append(f"{entry.name}: {error}")
         if broken:
             found.findings.append(Finding.of("H11", "metapaths_chain", "metapaths path", broken))
-        if self.more.feature_norm != "none":
-            found.notes["feature_norm"] = self.more.feature_norm
         return found
 
     def _check_digests(self) -> None:
@@ -239,10 +237,17 @@ class _Tables:
         return parts
 
     def _reverses(self) -> dict[EdgeType, EdgeType]:
-        """Names of reverse relations: as declared, and those that say so themselves."""
+        """Names of reverse relations: as declared, and those that say so themselves.
+
+        Where only the reverse has a table, that is the relation, and the other name walks it backward.
+        """
         found: dict[EdgeType, EdgeType] = {}
         for entry in self.more.reverse:
-            found[entry.of[2], entry.as_, entry.of[0]] = entry.of
+            reverse = (entry.of[2], entry.as_, entry.of[0])
+            if reverse in self.found.edges and entry.of not in self.found.edges:
+                found[entry.of] = reverse
+            else:
+                found[reverse] = entry.of
         for relation in self.found.edges:
             original = reversed_by_name(relation)
             if original is not None and original in self.found.edges:

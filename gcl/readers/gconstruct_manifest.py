@@ -21,7 +21,9 @@ _NAME = r"^[A-Za-z0-9_.-]{1,64}$"
 
 Name = Annotated[str, Field(pattern=_NAME)]
 Column = Annotated[str, Field(min_length=1, max_length=200)]
-Files = Annotated[str, Field(min_length=1, max_length=1000)]
+FileName = Annotated[str, Field(min_length=1, max_length=1000)]
+Columns = Annotated[tuple[Column, ...], Field(min_length=1)] | Column
+Files = Annotated[tuple[FileName, ...], Field(min_length=1)] | FileName
 Relation = tuple[Name, Name, Name]
 
 
@@ -35,7 +37,7 @@ class TableFormatName(Config):
 class FeatureEntry(Config):
     """A feature of nodes: columns that are put side by side."""
 
-    feature_col: tuple[Column, ...] | Column
+    feature_col: Columns
     feature_name: str | None = None
     out_dtype: Literal["float32", "float64", "float16"] = "float32"
     transform: dict[str, Any] | None = None
@@ -55,10 +57,10 @@ class FeatureEntry(Config):
 class SplitFiles(Config):
     """Files of node ids, by role."""
 
-    train: tuple[Files, ...] | Files | None = None
-    valid: tuple[Files, ...] | Files | None = None
-    test: tuple[Files, ...] | Files | None = None
-    column: tuple[Column, ...] | Column = "node_id"
+    train: Files | None = None
+    valid: Files | None = None
+    test: Files | None = None
+    column: Columns = "node_id"
 
     @property
     def id_column(self) -> str:
@@ -76,13 +78,22 @@ class LabelEntry(Config):
     label_stats_type: str | None = None
     label_name: str | None = None
 
+    @model_validator(mode="after")
+    def _split_is_given(self) -> "LabelEntry":
+        if self.split_pct is not None and self.custom_split_filenames is None:
+            raise ValueError(
+                "split_pct draws its split at random, which is evaluation's part here: leave it out, or name "
+                "custom_split_filenames"
+            )
+        return self
+
 
 class NodeEntry(Config):
     """The tables of a node type."""
 
     node_type: Name
     format: TableFormatName
-    files: tuple[Files, ...] | Files
+    files: Files
     node_id_col: Column = "node_id"
     features: tuple[FeatureEntry, ...] = ()
     labels: tuple[LabelEntry, ...] = Field((), max_length=1)
@@ -93,7 +104,7 @@ class EdgeEntry(Config):
 
     relation: Relation
     format: TableFormatName
-    files: tuple[Files, ...] | Files
+    files: Files
     source_id_col: Column = "src_id"
     dest_id_col: Column = "dst_id"
 
@@ -129,6 +140,12 @@ class HeteroPart(Config):
     split_sets: dict[Name, SplitFiles] = {}
     feature_norm: Literal["none", "l1_row"] = "none"
     sha256: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = {}
+
+    @model_validator(mode="after")
+    def _features_are_as_stored(self) -> "HeteroPart":
+        if self.feature_norm != "none":
+            raise ValueError("feature_norm is not applied here: leave it out, set smooth.normalise_input=l1")
+        return self
 
 
 class HeteroManifest(BaseModel):

@@ -4,8 +4,6 @@ The codes H01 to H18 are those of docs/heterogeneous.md. Checks of files (H01, H
 while reading and arrive here as findings.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -71,7 +69,7 @@ class _Checks:
             self.read.findings.append(Finding(code, rule, where, len(rows), tuple(shown), advice))
 
     def relations(self) -> None:
-        """H07: every relation joins declared types; and the target is one of them."""
+        """H07: every relation joins declared types, the target is one of them; reverses are of relations."""
         declared = {*self.read.nodes, *self.read.node_count}
         unknown = [
             f"{'/'.join(relation)}: {type_}"
@@ -82,6 +80,12 @@ class _Checks:
         if self.read.target not in declared:
             unknown.append(f"target: {self.read.target}")
         self.report("H07", "types_declared", "hetero.edges relation", unknown)
+        lost = [
+            f"{reverse[1]}: of {'/'.join(original)}"
+            for reverse, original in self.read.reverses.items()
+            if original not in self.read.edges
+        ]
+        self.report("H07", "reverses_of_relations", "hetero.edges relation", lost)
 
     def nodes(self) -> None:
         """H03, H04, H05, H16: ids of each type, with those that only edges name where that is allowed."""
@@ -160,7 +164,7 @@ class _Checks:
                 weight_E = table.weight[kept_E]
                 broken = kept_E[~(np.isfinite(weight_E) & (weight_E > 0))]
                 self.report("H09", "weights_finite_and_positive", f"{table.where} weight", _rows(broken))
-            edges[relation], merged_E = self._distinct(relation, table, src_E, dst_E, weight_E)
+            edges[relation], merged_E = self._distinct(relation, table, (src_E, dst_E), weight_E, kept_E)
             if merged_E is not None:
                 weights[relation] = merged_E
         return edges, weights
@@ -170,13 +174,11 @@ class _Checks:
         kept = []
         for relation, table in self.read.edges.items():
             original = self.read.reverses.get(relation)
-            if original is None or original not in self.read.edges:
+            if original is None or original not in self.read.edges:  # the latter is reported
                 kept.append((relation, table))
                 continue
-            other = self.read.edges[original]
-            if _pairs(table.src, table.dst) != _pairs(other.dst, other.src):
-                differs = [f"{'/'.join(relation)} is not {'/'.join(original)} turned round"]
-                self.report("H08", "reverse_relations_agree", f"{table.where} src, dst", differs)
+            differs = _not_turned_round(table, self.read.edges[original], "/".join(original))
+            self.report("H08", "reverse_relations_agree", f"{table.where} src, dst", differs)
         return kept
 
     def _positions(self, relation: EdgeType, table: EdgesRead) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -207,16 +209,18 @@ class _Checks:
         self,
         relation: EdgeType,
         table: EdgesRead,
-        src_E: np.ndarray,
-        dst_E: np.ndarray,
+        ends: tuple[np.ndarray, np.ndarray],
         weight_E: np.ndarray | None,
+        row_E: np.ndarray,
     ) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray | None]:
+        """Edges in order, repeats merged; `row_E` are the rows of the file that they stand in."""
+        src_E, dst_E = ends
         if relation[0] == relation[2] and self.config.self_loops != "keep":
-            loops = src_E == dst_E
+            is_other = src_E != dst_E
             if self.config.self_loops == "reject":
-                self.report("H08", "no_self_loops", f"{table.where} src, dst", _rows(np.flatnonzero(loops)))
-            src_E, dst_E = src_E[~loops], dst_E[~loops]
-            weight_E = None if weight_E is None else weight_E[~loops]
+                self.report("H08", "no_self_loops", f"{table.where} src, dst", _rows(row_E[~is_other]))
+            src_E, dst_E, row_E = src_E[is_other], dst_E[is_other], row_E[is_other]
+            weight_E = None if weight_E is None else weight_E[is_other]
         order = np.lexsort((dst_E, src_E))
         src_E, dst_E = src_E[order], dst_E[order]
         weight_E = None if weight_E is None else weight_E[order]
@@ -239,7 +243,8 @@ class _Checks:
             return (src_E[first], dst_E[first]), np.add.reduceat(values, first).astype(np.float32)
         if weight_E is not None:
             differs = np.flatnonzero(weight_E != np.repeat(weight_E[first], np.diff([*first, len(src_E)])))
-            self.report("H08", "weights_of_repeats_agree", f"{table.where} weight", _rows(differs))
+            rows = np.sort(row_E[order[differs]])
+            self.report("H08", "weights_of_repeats_agree", f"{table.where} weight", _rows(rows))
         return (src_E[first], dst_E[first]), None if weight_E is None else weight_E[first]
 
     def features(self) -> dict[str, Features]:
@@ -348,9 +353,30 @@ def _with_empty_rows(x_NF: Features, count: int) -> Features:
     return sp.csr_matrix((x_NF.data, x_NF.indices, indptr), shape=(x_NF.shape[0] + count, x_NF.shape[1]))
 
 
-def _pairs(src: ArrowArray, dst: ArrowArray) -> Mapping[str, int]:
-    """How often each pair occurs."""
-    table = pa.table({"src": src.cast(pa.string()), "dst": dst.cast(pa.string())})
-    counted = table.group_by(["src", "dst"]).aggregate([([], "count_all")])
-    keys = zip(counted["src"].to_pylist(), counted["dst"].to_pylist(), strict=True)
-    return {f"{s}\0{d}": n for (s, d), n in zip(keys, counted["count_all"].to_pylist(), strict=True)}
+def _not_turned_round(table: EdgesRead, original: EdgesRead, name: str) -> list[str]:
+    """Pairs that a reverse relation has more or less often than its original; the first of them readable."""
+    src, other_dst, sources = _numbered(table.src, original.dst)
+    dst, other_src, ends = _numbered(table.dst, original.src)
+    key_E, other_key_E = src * len(ends) + dst, other_dst * len(ends) + other_src
+    found = np.unique(np.concatenate([key_E, other_key_E]), return_inverse=True)
+    key_P, number_E = found[0], found[1].ravel()
+    here_P, there_P = (np.bincount(part, minlength=len(key_P)) for part in np.split(number_E, [len(key_E)]))
+    differs = np.flatnonzero(here_P != there_P)
+    shown = [
+        f"{sources[int(key_P[pair] // len(ends))]}, {ends[int(key_P[pair] % len(ends))]}: "
+        f"{here_P[pair]} time(s), turned round in {name} {there_P[pair]}"
+        for pair in differs[:MAX_SAMPLE]
+    ]
+    return shown + [""] * (len(differs) - len(shown))
+
+
+def _numbered(first: ArrowArray, second: ArrowArray) -> tuple[np.ndarray, np.ndarray, ArrowArray]:
+    """Both columns as int64 numbers of their distinct ids, and these; integers meet text as text."""
+    if first.type != second.type:
+        first, second = first.cast(pa.string()), second.cast(pa.string())
+    values: ArrowArray = pc.unique(pa.chunked_array([first, second]))
+    numbers = (
+        pc.index_in(ids, value_set=values).to_numpy(zero_copy_only=False).astype(np.int64)
+        for ids in (first, second)
+    )
+    return (*numbers, values)

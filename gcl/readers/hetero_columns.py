@@ -25,6 +25,7 @@ from gcl.readers.printable import printable
 FormatName = Literal["parquet", "csv"]
 MAX_FILES = 10_000
 _TABLES = {"parquet": parquet_layout.TABLES, "csv": csv_layout.TABLES}
+_NUMBER = r"^[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|(?i:nan|inf|infinity))$"
 _PICKLES = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
 
 
@@ -64,6 +65,8 @@ def files_below(folder: Path, patterns: str | Sequence[str]) -> list[Path]:
         parts = PurePosixPath(pattern)
         if parts.is_absolute() or ".." in parts.parts or "\0" in pattern:
             raise UnsafeSource(f"{printable(pattern)!r}: files lie below the manifest's folder")
+        if not parts.parts:
+            continue  # the folder itself, which is no file
         try:
             matches = list(folder.glob(pattern))
         except (ValueError, OSError, NotImplementedError) as error:
@@ -137,13 +140,17 @@ def feature_columns(table: TableFiles, wanted: Sequence[str]) -> Features:
         SourceUnreadable: a column is missing or holds no numbers.
     """
     present = table.columns()
+    if table.format == "csv":
+        return _texts(
+            table, [one for name in wanted for one in expand_columns(name, present, what=table.where)]
+        )
     blocks: list[Any] = []
     for name in wanted:
-        if name not in present and f"{name}_indices" in present and table.format == "parquet":
+        if name not in present and f"{name}_indices" in present:
             blocks.append(_sparse(table, name))
             continue
-        for column in expand_columns((name,), present, what=table.where):
-            blocks.append(_text_vectors(table, column) if table.format == "csv" else _lists(table, column))
+        columns = expand_columns((name,), present, what=table.where)
+        blocks += [_lists(table, column) for column in columns]
     if len(blocks) == 1:
         return blocks[0]  # type: ignore[no-any-return]
     if any(sp.issparse(block) for block in blocks):
@@ -228,27 +235,66 @@ def _lists(table: TableFiles, column: str) -> np.ndarray:
     return _stacked(blocks, column)
 
 
-def _text_vectors(table: TableFiles, column: str) -> np.ndarray:
-    """A column of numbers, or of vectors as ``"0.1,0.2"``."""
-    rows: list[np.ndarray] = []
+@dataclass(frozen=True, eq=False)
+class _Vectors:
+    """Vectors of numbers, end to end, and the width of each; -1 where there is none."""
+
+    values: np.ndarray
+    widths: np.ndarray
+
+
+def _texts(table: TableFiles, columns: Sequence[str]) -> np.ndarray:
+    """Columns of numbers, or of vectors as ``"0.1,0.2"``, side by side; each file is read once, or twice."""
+    parts: dict[str, list[_Vectors]] = {column: [] for column in columns}
     for path in table.paths:
-        for batch in csv_batches(path, {column: pa.string()}):
-            for text in batch.column(0).to_pylist():
-                rows.append(_numbers(text, f"{path.name}, row {len(rows) + 1}, column {column!r}"))
-    width = len(rows[0]) if rows else 0
-    wrong = [row for row, values in enumerate(rows) if len(values) != width]
-    if wrong:
-        refuse_width(column, wrong, [len(rows[row]) for row in wrong], width)
-    return np.stack(rows) if rows else np.empty((0, width), np.float32)
+        try:
+            found = [_plain(batch) for batch in csv_batches(path, dict.fromkeys(parts, pa.float64()))]
+        except SourceUnreadable:  # some of them are no plain numbers
+            found, first_row = [], 1
+            for batch in csv_batches(path, dict.fromkeys(parts, pa.string())):
+                found.append([_vectors(batch, column, path.name, first_row) for column in parts])
+                first_row += batch.num_rows
+        for vectors in found:
+            for column, part in zip(parts, vectors, strict=True):
+                parts[column].append(part)
+    blocks = {column: _one_width(found, column) for column, found in parts.items()}
+    return blocks[columns[0]] if len(columns) == 1 else np.hstack([blocks[column] for column in columns])
 
 
-def _numbers(text: str | None, where: str) -> np.ndarray:
-    if text is None:
-        return np.full(1, np.nan, np.float32)
-    try:
-        return np.array(text.strip("[] ").split(","), np.float32)
-    except ValueError as error:
-        raise SourceUnreadable(f"{where}: expected numbers: {printable(error)}") from error
+def _plain(batch: pa.RecordBatch) -> list[_Vectors]:
+    widths = [np.where(column.is_null().to_numpy(zero_copy_only=False), -1, 1) for column in batch.columns]
+    values = [float_column(column.drop_null(), what="") for column in batch.columns]
+    return [_Vectors(*pair) for pair in zip(values, widths, strict=True)]
+
+
+def _vectors(batch: pa.RecordBatch, column: str, what: str, first_row: int) -> _Vectors:
+    texts: ArrowArray = batch.column(column)
+    lists = pc.split_pattern(pc.utf8_trim(texts, "[] "), ",")
+    widths = pc.list_value_length(lists).fill_null(-1).to_numpy(zero_copy_only=False)
+    numbers: ArrowArray = pc.utf8_trim_whitespace(lists.flatten())
+    strange = np.flatnonzero(~pc.match_substring_regex(numbers, _NUMBER).to_numpy(zero_copy_only=False))
+    if len(strange):
+        row = int(np.repeat(np.arange(len(widths)), np.maximum(widths, 0))[strange[0]])
+        raise SourceUnreadable(
+            f"{what}, row {first_row + row}, column {column!r}: expected numbers: "
+            f"{printable(texts[row], max_length=80)}"
+        )
+    numbers = pc.replace_substring_regex(numbers, r"^\+", "")
+    return _Vectors(float_column(numbers.cast(pa.float64()), what=what), widths)
+
+
+def _one_width(parts: Sequence[_Vectors], column: str) -> np.ndarray:
+    """float32 [N, F]; NaN where there is no vector."""
+    widths = np.concatenate([part.widths for part in parts]) if parts else np.empty(0, np.int64)
+    is_there = widths >= 0
+    width = int(widths[is_there][0]) if is_there.any() else int(len(widths) > 0)
+    wrong = np.flatnonzero(is_there & (widths != width))
+    if len(wrong):
+        refuse_width(column, wrong.tolist(), widths[wrong].tolist(), width)
+    x_NF = np.full((len(widths), width), np.nan, np.float32)
+    if width:
+        x_NF[is_there] = np.concatenate([part.values for part in parts]).reshape(-1, width)
+    return x_NF
 
 
 def _stacked(blocks: list[np.ndarray], column: str) -> np.ndarray:

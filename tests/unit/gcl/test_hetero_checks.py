@@ -53,6 +53,14 @@ def findings(folder: Path, **options: Any) -> dict[str, Finding]:
         ("H09", "features_finite", "item cup", {"items": b"item,price\npen,1\ncup,nan\nbox,inf\n"}, {}),
         ("H09", "features_finite", "item cup", {"items": b"item,price\npen,1\ncup,\nbox,1\n"}, {}),
         (
+            "H09",
+            "features_finite",
+            "item cup",
+            {"items": b'item,price\npen,"1,2"\ncup,\nbox,"3,4"\n'},
+            {},
+        ),
+        ("H01", "files_readable", "row 2, column", {"items": b"item,price\npen,1\ncup,1_0\nbox,1\n"}, {}),
+        (
             "H10",
             "same_width_in_every_row",
             "row 3: 1",
@@ -222,6 +230,20 @@ def test_weights_need_a_decision_and_are_above_zero(tmp_path: Path) -> None:
     assert found["H08"].rule == "weights_of_repeats_agree"
 
 
+def test_rows_of_a_report_are_those_of_the_file(tmp_path: Path) -> None:
+    """Whatever was left out or sorted before the check."""
+    buys = b"user,item,weight\nzed,pen,1\ndee,box,1\nann,pen,1\nann,cup,3\nann,pen,2\n"
+    write_shop(tmp_path, buys=buys)
+    found = findings(tmp_path, weights="honour", duplicate_edges="dedup", on_unknown_node="skip")["H08"]
+    assert (found.rule, found.sample) == ("weights_of_repeats_agree", ("row 5",))
+    manifest = write_shop(tmp_path, follows=b"src_id,dst_id\nzed,ann\ndee,ann\nann,ann\n")
+    follows = {"relation": ["user", "follows", "user"], "format": {"name": "csv"}, "files": "follows.csv"}
+    manifest["edges"].append(follows)
+    write_manifest(tmp_path, manifest)
+    found = findings(tmp_path, self_loops="reject", on_unknown_node="skip")["H08"]
+    assert (found.rule, found.sample) == ("no_self_loops", ("row 3",))
+
+
 def test_a_reverse_relation_is_not_read_twice_and_must_agree(tmp_path: Path) -> None:
     manifest = write_shop(
         tmp_path, back=b"src_id,dst_id\npen,ann\ncup,ann\ncup,bob\npen,cyd\nbox,dee\nbox,bob\n"
@@ -234,8 +256,94 @@ def test_a_reverse_relation_is_not_read_twice_and_must_agree(tmp_path: Path) -> 
     source = opened(tmp_path)
     assert list(source.graph.edges) == [("user", "buys", "item")]
     assert source.metapaths[0].is_symmetric
-    (tmp_path / "back.csv").write_bytes(b"src_id,dst_id\npen,bob\n")
-    assert findings(tmp_path)["H08"].rule == "reverse_relations_agree"
+    lines = b"src_id,dst_id\npen,ann\ncup,ann\ncup,bob\npen,bob\nbox,dee\nbox,bob\nbox,bob\n"
+    (tmp_path / "back.csv").write_bytes(lines)
+    found = findings(tmp_path)["H08"]
+    assert (found.rule, found.num_rows) == ("reverse_relations_agree", 3)
+    assert set(found.sample) == {
+        "pen, bob: 1 time(s), turned round in user/buys/item 0",
+        "box, bob: 2 time(s), turned round in user/buys/item 1",
+        "pen, cyd: 0 time(s), turned round in user/buys/item 1",
+    }
+
+
+def with_bought_by(folder: Path, reverse_of: list[str], *, path: Any) -> None:
+    """The shop with its one relation stored backward, under the name that a reverse is given."""
+    manifest = write_shop(folder, buys=b"item,user\npen,ann\ncup,ann\ncup,bob\npen,cyd\nbox,dee\nbox,bob\n")
+    edge = {"relation": ["item", "bought_by", "user"], "source_id_col": "item", "dest_id_col": "user"}
+    manifest["edges"][0] |= edge
+    manifest["x_hetero"] |= {
+        "reverse": [{"of": reverse_of, "as": "bought_by"}],
+        "metapaths": [{"name": "UIU", "path": path}],
+    }
+    write_manifest(folder, manifest)
+
+
+@pytest.mark.parametrize(
+    "path", ["user-item-user", [["user", "buys", "item"], ["item", "bought_by", "user"]]]
+)
+def test_a_reverse_name_is_the_relation_itself_where_the_other_is_not_there(
+    path: Any, tmp_path: Path
+) -> None:
+    with_bought_by(tmp_path, ["user", "buys", "item"], path=path)
+    source = opened(tmp_path)
+    assert list(source.graph.edges) == [("item", "bought_by", "user")]
+    (metapath,) = build_metapaths(source.graph, source.metapaths, max_entries=100, seed=0)
+    write_shop(tmp_path)
+    (expected,) = build_metapaths(opened(tmp_path).graph, opened(tmp_path).metapaths, max_entries=100, seed=0)
+    np.testing.assert_array_equal(metapath.adjacency_NN.toarray(), expected.adjacency_NN.toarray())
+
+
+def test_a_reverse_of_no_relation_is_refused(tmp_path: Path) -> None:
+    write_shop(tmp_path, more={"reverse": [{"of": ["user", "bays", "item"], "as": "bought_by"}]})
+    found = findings(tmp_path)["H07"]
+    assert (found.rule, found.sample) == ("reverses_of_relations", ("bought_by: of user/bays/item",))
+
+
+@pytest.mark.parametrize("files", [".", "./", ["users.csv", "."]])
+def test_files_that_name_the_folder_are_missing(files: Any, tmp_path: Path) -> None:
+    manifest = write_shop(tmp_path)
+    manifest["nodes"][0]["files"] = files
+    write_manifest(tmp_path, manifest)
+    assert findings(tmp_path)["H01"].rule == "files_present"
+
+
+def test_a_metapath_without_steps_is_refused(tmp_path: Path) -> None:
+    write_shop(tmp_path, more={"metapaths": [{"name": "X", "path": []}]})
+    assert findings(tmp_path)["H11"].sample == ("X: has no steps",)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"files": []}, "nodes.0.files"),
+        ({"features": [{"feature_col": []}]}, "nodes.0.features.0.feature_col"),
+        (
+            {"labels": [{"label_col": "team", "task_type": "classification", "split_pct": [0.8, 0.1, 0.1]}]},
+            "split_pct draws its split at random",
+        ),
+    ],
+)
+def test_what_would_be_ignored_is_refused(change: dict[str, Any], told: str, tmp_path: Path) -> None:
+    manifest = write_shop(tmp_path)
+    manifest["nodes"][0] |= change
+    write_manifest(tmp_path, manifest)
+    with pytest.raises(SourceUnreadable, match=told):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"split_sets": {"s": {"train": [], "test": "test.csv"}}}, "split_sets.s.train"),
+        ({"split_sets": {"s": {"train": "train.csv", "column": []}}}, "split_sets.s.column"),
+        ({"feature_norm": "l1_row"}, "smooth.normalise_input=l1"),
+    ],
+)
+def test_parts_that_would_be_ignored_are_refused(more: dict[str, Any], told: str, tmp_path: Path) -> None:
+    write_shop(tmp_path, more=more, train=b"node_id\nann\n", test=b"node_id\nbob\n")
+    with pytest.raises(SourceUnreadable, match=told):
+        opened(tmp_path)
 
 
 def test_a_metapath_beyond_its_budget_is_refused_before_it_is_built(tmp_path: Path) -> None:

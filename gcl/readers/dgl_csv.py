@@ -129,7 +129,27 @@ def open_source(config: DglCsvConfig) -> HeteroSource:
     for edges in meta.edge_data:
         table = TableFiles("csv", (files[edges.file_name],), f"edges {'/'.join(edges.etype)}")
         read.edges[edges.etype] = _edges(read, table, edges, config)
+    _check_asked_for(read, config)
     return checked(read, config)
+
+
+def _check_asked_for(read: HeteroRead, config: DglCsvConfig) -> None:
+    """H02: columns that the configuration names, beyond the usual names, and no table has."""
+    if read.findings:  # a table that could not be read may have them
+        return
+    target, usual = read.nodes.get(config.target), DglCsvConfig.model_fields
+    has_features = any(nodes.features is not None for nodes in read.nodes.values())
+    has_labels = target is None or target.labels is not None
+    missing = [
+        name
+        for name, default, is_there in (
+            (config.features, usual["features"].default, has_features),
+            (config.label, usual["label"].default, has_labels),
+        )
+        if name != default and not is_there
+    ]
+    if missing:
+        read.findings.append(Finding.of("H02", "columns_present", "nodes", missing))
 
 
 def _read_meta(path: Path) -> _Meta:

@@ -33,6 +33,9 @@ from gcl.readers.sparse_parts import csr_from_parts
 _RATES = (20, 40, 60)
 _ROLES = {"train": "train", "val": "validation", "test": "test"}
 _MAX_TEXT_BYTES = 1 << 30
+# Ids count from 0, and a type of which there are edges alone may skip some. An id far beyond the number of its
+# edges is a mistake, and does not stand for as many nodes.
+_NODES_A_ROW, _FEW_NODES = 100, 1 << 16
 _PARTS = {
     "data": ArraySpec(1),
     "shape": ArraySpec(1, "iu"),
@@ -143,9 +146,10 @@ def _layout(config: HecoConfig) -> _Layout:
 def _nodes(
     read: HeteroRead, files: dict[str, Path], letter: str, pairs: dict[str, np.ndarray], *, is_target: bool
 ) -> NodesRead:
-    """A type's nodes, 0 to N_t - 1: as many as there are labels or rows of features, or as edges name."""
+    """A type's nodes, 0 to N_t - 1: as many as labels or rows of features, or as edges name within reason."""
     ends = [pairs[name][:, side] for name in pairs for side in (0, 1) if name[side] == letter]
-    num_nodes = max((int(end.max(initial=-1)) + 1 for end in ends), default=0)
+    most = _most_nodes(sum(map(len, ends)))
+    num_nodes = max((int(end[end < most].max(initial=-1)) + 1 for end in ends), default=0)
     where, features, labels = "nodes", None, None
     if f"{letter}_feat" in files:
         source = files[f"{letter}_feat"]
@@ -163,6 +167,10 @@ def _nodes(
     return NodesRead(where, pa.array(np.arange(num_nodes)), features, labels)
 
 
+def _most_nodes(num_rows: int) -> int:
+    return max(_FEW_NODES, _NODES_A_ROW * num_rows)
+
+
 def _split(read: HeteroRead, path: Path) -> np.ndarray:
     found: np.ndarray = attempt(read, path.name, lambda: _integers(path), np.empty(0, np.int64))
     return found
@@ -173,7 +181,10 @@ def _edges(path: Path) -> np.ndarray:
     if path.stat().st_size > _MAX_TEXT_BYTES:
         raise UnsafeSource(f"{path.name}: more than {_MAX_TEXT_BYTES} bytes")
     try:
-        lines = path.read_text("utf-8").splitlines()
+        text = path.read_text("utf-8")
+        if "_" in text:
+            raise ValueError("an underscore")  # which int() takes for part of a number
+        lines = text.splitlines()
         pairs = [(int(source), int(end)) for source, end in (line.split("\t") for line in lines if line)]
         return np.array(pairs, np.int64).reshape(-1, 2)
     except (ValueError, OverflowError) as error:
@@ -204,6 +215,8 @@ def _features(path: Path) -> Features:
     if layout == b"csr":
         return csr_from_parts(parts["data"], parts["indices"], parts["indptr"], shape=size, what=path.name)
     row = parts["row"]
+    if size[0] > _most_nodes(len(row)):
+        raise SourceUnreadable(f"{path.name}: {size[0]} rows, of which at most {len(row)} hold a number")
     if len(row) != len(parts["col"]) or ((row < 0) | (row >= size[0])).any():
         raise SourceUnreadable(f"{path.name}: rows of the matrix lie outside its shape {size}")
     order = np.argsort(row, kind="stable")

@@ -65,3 +65,18 @@ def test_a_broken_folder_is_refused(
     with pytest.raises(error, match=told):
         source_files(config)
         open_source(config)
+
+
+@pytest.mark.parametrize(("field", "told"), [("features", "feta"), ("features", "feta*"), ("label", "lable")])
+def test_a_column_that_is_asked_for_and_in_no_table_is_missing(field: str, told: str, tmp_path: Path) -> None:
+    config = folder(tmp_path).model_copy(update={field: told})
+    with pytest.raises(UnreadableHetero) as caught:
+        open_source(config)
+    (found,) = caught.value.findings
+    assert (found.code, found.sample) == ("H02", (told,))
+
+
+def test_columns_by_their_usual_names_may_be_missing(tmp_path: Path) -> None:
+    source = open_source(folder(tmp_path, users_csv="node_id\n7\n3\n5\n"))
+    assert not source.graph.features
+    assert source.y_N is None

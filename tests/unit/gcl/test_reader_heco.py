@@ -109,6 +109,7 @@ def test_a_tiny_folder_is_read(tmp_path: Path) -> None:
         ({"ma.txt": None, "val_40.npy": None}, "H01", "ma.txt"),
         ({"ma.txt": b"0 1\n"}, "H01", "two whole numbers a line"),
         ({"ma.txt": b"0\tx\n"}, "H01", "two whole numbers a line"),
+        ({"ma.txt": b"0\t1_0\n"}, "H01", "two whole numbers a line"),
         ({"labels.npy": npy(np.array([0.5, 1, 0, 1]))}, "H01", "fractions"),
         ({"labels.npy": npy(np.array([0, 1, 0, None], object))}, "H18", "pickle"),
         ({"train_20.npy": npy(np.array([0, None], object))}, "H18", "pickle"),
@@ -127,6 +128,25 @@ def test_a_broken_folder_is_refused(
 def test_edges_and_splits_beyond_the_nodes_are_refused(tmp_path: Path) -> None:
     config = tiny(tmp_path, **{"ma.txt": b"0\t0\n7\t0\n", "test_20.npy": npy(np.array([9]))})
     with pytest.raises(Exception, match=r"H06 .*movie 7.*H14 .*heco-20, test: 9"):
+        open_source(config)
+
+
+@pytest.mark.parametrize("node", [99_999_999_999, 2**62])
+def test_an_id_far_beyond_the_rows_is_one_unknown_node(node: int, tmp_path: Path) -> None:
+    """Types without features or labels have as many nodes as edges name, within reason."""
+    config = tiny(tmp_path, **{"ma.txt": b"0\t0\n1\t%d\n2\t1\n3\t1\n" % node})
+    with pytest.raises(Exception, match=f"H06 ma.txt dst: .*row 2: actor {node}") as caught:
+        open_source(config)
+    assert "H16" not in str(caught.value)
+    source = open_source(config.model_copy(update={"on_unknown_node": "skip"}))
+    assert source.graph.num_nodes["actor"] == 2
+
+
+def test_features_of_absurdly_many_rows_are_refused(tmp_path: Path) -> None:
+    config = HecoConfig.model_validate(heco_acm(tmp_path))
+    parts = {"row": np.array([0]), "col": np.array([0]), "data": np.array([1.0])}
+    np.savez(tmp_path / "a_feat.npz", format=np.bytes_(b"coo"), shape=np.array([10**12, 3]), **parts)
+    with pytest.raises(UnreadableHetero, match="1000000000000 rows"):
         open_source(config)
 
 

@@ -33,8 +33,8 @@ from gcl.readers.sparse_parts import csr_from_parts
 _RATES = (20, 40, 60)
 _ROLES = {"train": "train", "val": "validation", "test": "test"}
 _MAX_TEXT_BYTES = 1 << 30
-# Ids count from 0, and a type of which there are edges alone may skip some. An id far beyond the number of its
-# edges is a mistake, and does not stand for as many nodes.
+# Ids count from 0, and a type of which there are edges alone may skip some. An id far beyond the number of
+# its edges is a mistake, and does not stand for as many nodes.
 _NODES_A_ROW, _FEW_NODES = 100, 1 << 16
 _PARTS = {
     "data": ArraySpec(1),

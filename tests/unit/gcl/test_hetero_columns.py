@@ -41,7 +41,7 @@ def test_numbers_and_vectors_round_alike(text: str, tmp_path: Path) -> None:
 
 
 def test_numbers_stand_beside_vectors_however_they_are_written(tmp_path: Path) -> None:
-    table = table_of(tmp_path, 'a,b\n 1 ,"[1, +2.5]"\n+2,"-3.,.5"\n', 'a,b\n3,"1e1,[7]"\n')
+    table = table_of(tmp_path, 'a,b\n 1 ,"[1, +2.5]"\n+2,"-3.,.5"\n', 'a,b\n3,"[1e1,7 ]"\n')
     found = feature_columns(table, ["b", "a"])
     np.testing.assert_array_equal(found, [[1, 2.5, 1], [-3, 0.5, 2], [10, 7, 3]])
 

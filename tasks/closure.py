@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 PACKAGES = ("tasks", "gcl", "data_contracts")
+_PARSE_ATTEMPTS = 10
 
 
 def closure_digest(modules: Iterable[str]) -> str:
@@ -63,7 +64,7 @@ def _package_folder(package: str) -> Path:
 def _imports(path: Path, module: str) -> list[str]:
     names: list[str] = []
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    for node in ast.walk(_parsed(path)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -75,3 +76,17 @@ def _imports(path: Path, module: str) -> list[str]:
             if base:
                 names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
     return names
+
+
+def _parsed(path: Path) -> ast.AST:
+    """The syntax tree; asked for again where another thread was parsing at the same moment.
+
+    CPython 3.11 counts the depth of trees for all threads together, and calls it a SystemError where their
+    counts mix.
+    """
+    for _ in range(_PARSE_ATTEMPTS - 1):
+        try:
+            return ast.parse(path.read_bytes())
+        except SystemError:
+            continue
+    return ast.parse(path.read_bytes())

@@ -30,5 +30,6 @@ def test_damage_fails_the_flow_run_and_the_page_about_it_is_kept(tmp_path: Path,
         with get_client(sync_client=True) as client:
             names = {run.name.rpartition("-")[0] for run in client.read_task_runs()}
             assert {"verify", "collect garbage", "forget runs"} <= names
-            pages = [artifact.data for artifact in client.read_artifacts() if artifact.key == "maintenance"]
+            found = [artifact.data for artifact in client.read_artifacts() if artifact.key == "maintenance"]
+            pages = [page for page in found if str(store.root) in str(page)]  # others of this session too
     assert sorted("## Damaged" in str(page) for page in pages) == [False, True]

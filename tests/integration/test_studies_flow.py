@@ -157,7 +157,7 @@ def test_prefect_has_a_subflow_a_cell_and_the_tables(first: tuple[Path, StudyRec
         tables = client.read_artifacts(
             artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["study-tiny"]))
         )
-    assert {run.name for run in studies} == {"study-tiny"}
+    assert "study-tiny" in {run.name for run in studies}  # others of this session use the server too
     assert "Failed" in {run.state_name for run in studies}
     assert len(runs) >= 8
     assert any("Is it warm?" in str(table.data) for table in tables)

@@ -73,16 +73,21 @@ def yaml_files() -> list[Path]:
     return sorted(path for place in places for path in [*place.glob("*.yaml"), *place.glob("*.yml")])
 
 
-def test_yaml_is_prefects_alone_and_has_no_aliases() -> None:
-    files = yaml_files()
-    assert [path.name for path in files] == ["prefect.yaml"]
-    text = files[0].read_text("utf-8")
-    assert "deployments" in yaml.safe_load(text)
-    events = list(yaml.parse(text, Loader=yaml.SafeLoader))
+def test_yaml_is_prefects_alone_and_has_no_tags() -> None:
+    assert [path.name for path in yaml_files()] == ["prefect.cluster.yaml", "prefect.yaml"]
+    for path in yaml_files():
+        text = path.read_text("utf-8")
+        assert "deployments" in yaml.safe_load(text)
+        assert not [
+            event for event in yaml.parse(text, Loader=yaml.SafeLoader) if getattr(event, "tag", None)
+        ]
+
+
+def test_the_file_that_up_deploys_has_no_aliases() -> None:
+    """The one for clusters repeats its settings by alias; only Prefect reads it, when it is told to."""
+    events = list(yaml.parse((REPOSITORY / "prefect.yaml").read_text("utf-8"), Loader=yaml.SafeLoader))
     assert not [event for event in events if isinstance(event, yaml.AliasEvent)]
     assert not [event for event in events if getattr(event, "anchor", None)]
-    tagged = [event.tag for event in events if getattr(event, "tag", None)]
-    assert tagged == []
 
 
 def test_files_of_ours_are_toml_that_parses() -> None:

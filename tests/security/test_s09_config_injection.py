@@ -32,7 +32,7 @@ LEAVES = dict(leaves(PLAIN))
 COUNTS = [path for path, value in LEAVES.items() if type(value) is int]
 # Above what there is to count, these mean "never"; a seed may be as long as one likes.
 WITHOUT_END = {
-    ("train", "checkpoint_every"), ("cluster", "minibatch_threshold"),
+    ("metapaths", "max_entries"), ("train", "checkpoint_every"), ("cluster", "minibatch_threshold"),
     ("evaluate", "minibatch_threshold"), ("evaluate", "split_seed"),
 }  # fmt: skip
 FRACTIONS = [path for path, value in LEAVES.items() if type(value) is float]

@@ -1,5 +1,6 @@
 """The import closure: what a stage's code reaches, lazily or not, and whose digest an edit changes."""
 
+import ast
 import hashlib
 from pathlib import Path
 
@@ -104,3 +105,27 @@ def test_every_file_of_the_closure_counts() -> None:
     for name, path in sorted(import_closure(["tasks.cluster"]).items()):
         digest.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     assert digest.hexdigest() == closure_digest(["tasks.cluster"])
+
+
+def test_a_thread_that_parses_at_the_same_moment_does_not_end_the_run(monkeypatch):
+    parse, calls = ast.parse, []
+
+    def mixed_up(source):
+        calls.append(source)
+        if len(calls) % 3:
+            raise SystemError("AST constructor recursion depth mismatch (before=90, after=78)")
+        return parse(source)
+
+    expected = import_closure(["tasks.artifact"])
+    monkeypatch.setattr("tasks.closure.ast.parse", mixed_up)
+    assert import_closure(["tasks.artifact"]) == expected
+    assert len(calls) == 3 * len(expected)
+
+
+def test_a_parser_that_never_works_is_told(monkeypatch):
+    def broken(source):
+        raise SystemError("no")
+
+    monkeypatch.setattr("tasks.closure.ast.parse", broken)
+    with pytest.raises(SystemError):
+        import_closure(["tasks.artifact"])

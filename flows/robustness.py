@@ -10,11 +10,12 @@ import logging
 import sys
 from collections.abc import Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import typer
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from flows import show
 from flows.config import ConfigurationError, parse_value
@@ -33,6 +34,9 @@ from tasks.robustness_victim import VICTIM
 from tasks.stage import StageReport
 from tasks.store import Store
 from tasks.work import read_metadata
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +61,37 @@ class RobustnessConfig(Config):
         if isinstance(given, dict) and (taken := {"training", "num_rounds"} & given.keys()):
             raise ValueError(f"{min(taken)} is varied by the study: set num_rounds or trainings instead")
         return given
+
+    @field_validator("num_rounds", "trainings")
+    @classmethod
+    def _without_repeats(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(set(values)) < len(values):
+            raise ValueError(f"{next(v for v in values if values.count(v) > 1)} is named twice")
+        return values
+
+    @model_validator(mode="after")
+    def _every_victim_can_be_trained(self) -> Self:
+        """Told before the first cell, and not hours later by the cell that fails."""
+        for num_rounds, training in product(self.num_rounds, self.trainings):
+            self.victim_of(num_rounds, training)
+        return self
+
+    def victim_of(self, num_rounds: int, training: VictimName) -> VictimConfig:
+        """The settings of one victim.
+
+        Args:
+            num_rounds: K.
+            training: how it is trained.
+
+        Raises:
+            ValueError: they do not fit each other.
+        """
+        cell = {"num_rounds": num_rounds, "training": training}
+        try:
+            return VictimConfig.model_validate({**dict(self.victim), **cell})
+        except ValidationError as error:
+            told = "; ".join(_told(item) for item in error.errors())
+            raise ValueError(f"victim: {told}") from None
 
 
 class RobustnessCell(BaseModel):
@@ -127,8 +162,16 @@ def robustness_config(settings: Sequence[str]) -> RobustnessConfig:
     try:
         return RobustnessConfig.model_validate(values)
     except ValidationError as error:
-        reasons = (f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise ConfigurationError(f"--set {'; '.join(reasons)}") from None
+        raise ConfigurationError(f"--set {'; '.join(_told(item) for item in error.errors())}") from None
+
+
+def _told(item: "ErrorDetails") -> str:
+    """What is wrong with which setting, in the words of the command line."""
+    key = ".".join(map(str, item["loc"]))
+    told = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "tuple_type":
+        told = f"takes a list, as --set '{key}={json.dumps([item['input']], default=str)}'"
+    return f"{key}: {told}" if key else told
 
 
 def robustness(config: RobustnessConfig, seeds: tuple[int, ...], store: str, out: str) -> RobustnessRecord:
@@ -172,7 +215,7 @@ def _run_cell(
 ) -> RobustnessCell:
     """One victim; what goes wrong with it is its own matter."""
     cell = partial(RobustnessCell, num_rounds=num_rounds, training=training, seed=seed)
-    settings = config.victim.model_copy(update={"num_rounds": num_rounds, "training": training})
+    settings = config.victim_of(num_rounds, training)
     facts = {"seed": seed}
     try:
         trained = VICTIM.run(VICTIM.request(settings, store=store, inputs={}, facts=facts), store)

@@ -19,6 +19,8 @@ from tasks.work import Work
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from gcl.attacks.victim import TrainedVictim
+
 
 def victim(work: Work, config: VictimConfig) -> None:
     """Generate the graphs and train; the graphs are not kept, since the settings draw them again."""
@@ -35,7 +37,9 @@ def victim(work: Work, config: VictimConfig) -> None:
     columns["epoch"] = np.arange(len(trained.history), dtype=np.int32)
     terms = [name for name in columns if name != "epoch"]
     write_columns(folder / "history.parquet", "victim.history", columns, extra_columns=terms)
-    work.describe("victim", {"epoch": trained.epoch, "selection": config.selection, "notes": _notes(config)})
+    work.describe(
+        "victim", {"epoch": trained.epoch, "selection": config.selection, "notes": _notes(config, trained)}
+    )
     work.expect("victim.history", num_epochs=config.epochs)
 
 
@@ -43,10 +47,17 @@ def _tell(work: Work, num_epochs: int, epoch: int, terms: "Mapping[str, float]")
     work.progress(epoch, num_epochs, f"loss {terms['loss']:.4f}")
 
 
-def _notes(config: VictimConfig) -> "Sequence[str]":
-    if config.selection == "validation":
-        return []
-    return ["the epoch was selected by the loss on the test graphs, as in the original: no fair result"]
+def _notes(config: VictimConfig, trained: "TrainedVictim") -> "Sequence[str]":
+    from gcl.methods.affinity_estimation import LEAST_ANSWERED, answered_note
+
+    found = []
+    if config.selection == "test":
+        found.append(
+            "the epoch was selected by the loss on the test graphs, as in the original: no fair result"
+        )
+    if trained.answered_share is not None and trained.answered_share < LEAST_ANSWERED:
+        found.append(f"K={config.num_rounds} augcl: {answered_note(trained.answered_share)}")
+    return found
 
 
 VICTIM = Stage(

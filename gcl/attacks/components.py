@@ -39,6 +39,16 @@ class ComponentsConfig(Config):
             raise ValueError("max_nodes must be at least min_nodes, and that at least num_classes")
         return self
 
+    @property
+    def num_test(self) -> int:
+        """Test graphs a class; as many for validation."""
+        return self.graphs_per_class // 10
+
+    @property
+    def num_train(self) -> int:
+        """Training graphs of all classes."""
+        return self.num_classes * (self.graphs_per_class - self.num_test)
+
 
 @dataclass(frozen=True, eq=False)
 class LabelledGraphs:
@@ -74,11 +84,10 @@ def generate(config: ComponentsConfig) -> ComponentGraphs:
     Args:
         config: how many graphs of what size.
     """
-    num_test = config.graphs_per_class // 10
     counts = {
-        "train": config.graphs_per_class - num_test,
-        "validation": num_test,
-        "test": num_test,
+        "train": config.graphs_per_class - config.num_test,
+        "validation": config.num_test,
+        "test": config.num_test,
     }
     return ComponentGraphs(**{part: _draw(config, part, count) for part, count in counts.items()})
 

@@ -8,7 +8,6 @@ kept, and the second half is weighted.
 Shape legend: G graphs, B graphs of a batch, N places for nodes, D embedding, C classes.
 """
 
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -25,11 +24,9 @@ from gcl.gambler import GamblerHead
 from gcl.losses.affinity import affinity_loss
 from gcl.losses.affinity_weights import KeptLogWeights
 from gcl.losses.grouped import cosine_rows
+from gcl.methods.affinity_estimation import Views, fit_head
 from gcl.random import torch_generator
 from gcl.threads import one_thread
-from gcl.two_means import positive_group, two_means
-
-logger = logging.getLogger(__name__)
 
 _GRAPHS_AT_ONCE = 2000
 
@@ -45,11 +42,13 @@ class TrainedVictim:
         epoch: the chosen one, counted from 1.
         history: the loss of each epoch, and loss and accuracy on validation graphs after it; with selection
             on test graphs also `test_loss`.
+        answered_share: share of the pairs that the estimator answered when it was fitted; None without one.
     """
 
     model: GraphClassifier
     epoch: int
     history: list[dict[str, float]]
+    answered_share: float | None = None
 
 
 def build_victim(config: VictimConfig, *, seed: int) -> GraphClassifier:
@@ -96,13 +95,15 @@ def train_victim(
 
 
 def logits_of(model: GraphClassifier, graphs: PaddedGraphs) -> Tensor:
-    """Logits [G, C] without gradient, some thousand graphs at a time."""
+    """Logits [G, C] without gradient, some thousand graphs at a time; G may be 0."""
     x_GN1 = graphs.x_GN1()
     with torch.no_grad():
         parts = [
-            model(graphs.adjacency_GNN[first : first + _GRAPHS_AT_ONCE].float(), x_BN1)
-            for first, x_BN1 in zip(
-                range(0, len(graphs), _GRAPHS_AT_ONCE), torch.split(x_GN1, _GRAPHS_AT_ONCE), strict=True
+            model(adjacency_BNN.float(), x_BN1)  # splitting no graphs gives one part without any
+            for adjacency_BNN, x_BN1 in zip(
+                torch.split(graphs.adjacency_GNN, _GRAPHS_AT_ONCE),
+                torch.split(x_GN1, _GRAPHS_AT_ONCE),
+                strict=True,
             )
         ]
     return torch.cat(parts)
@@ -124,6 +125,7 @@ class _Training:
         if config.selection == "test":
             self.judges["test"] = _padded(graphs.test)
         self.estimator: GamblerHead | None = None
+        self.answered_share: float | None = None
 
     def run(self, on_epoch: OnEpoch | None) -> TrainedVictim:
         config, history = self.config, []
@@ -141,7 +143,7 @@ class _Training:
             if on_epoch is not None:
                 on_epoch(epoch + 1, history[-1])
         self.model.load_state_dict(best_state)
-        return TrainedVictim(self.model.eval(), best_epoch, history)
+        return TrainedVictim(self.model.eval(), best_epoch, history, self.answered_share)
 
     def _supervised_epoch(self, epoch: int) -> float:
         total, steps = 0.0, 0
@@ -208,24 +210,17 @@ class _Training:
         """
         config = self.config
         head = GamblerHead(config.embedding_size, torch_generator(self.seed, "estimator"))
-        optimizer = torch.optim.Adam(head.parameters(), lr=config.fit_learning_rate)
-        for number in range(config.pretrain_passes + config.fit_passes):
+
+        def views_of(number: int) -> Iterator[tuple[Views, torch.Generator]]:
             draws = torch_generator(self.seed, "fit_views", number)
             for graphs_B in self._batches(torch_generator(self.seed, "fit_order", number)):
                 with torch.no_grad():
                     own_BD, other_BD = (cosine_rows(view) for view in self._views(graphs_B, draws))
-                fitted = head.fit(
-                    own_BD,
-                    other_BD,
-                    positive_group(two_means(own_BD @ other_BD.T), torch.arange(len(own_BD))),
-                    optimizer=optimizer,
-                    reward=config.reward if number >= config.pretrain_passes else None,
-                    batch_size=config.fit_batch_size,
-                    generator=draws,
-                )
-            logger.info(
-                "estimator pass %d, last batch: loss %.4f, %.3f answered, %.3f right", number, *fitted
-            )
+                yield (own_BD, other_BD), draws
+
+        self.answered_share = fit_head(
+            head, config.affinity, views_of, num_passes=config.fit_passes, is_first=True
+        )
         return head
 
     def _judged(self) -> dict[str, float]:

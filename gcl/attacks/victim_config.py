@@ -1,11 +1,12 @@
 """Settings of a victim: the classifier that is attacked, and how it was trained."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gcl.attacks.components import ComponentsConfig
 from gcl.config import Config
+from gcl.methods.configs.affinity import AffinityConfig
 
 VictimName = Literal["scratch", "graphcl", "augcl"]
 
@@ -45,7 +46,29 @@ class VictimConfig(Config):
         2, ge=0, le=1000, description="passes of cross-entropy before them: count, 0 as released"
     )
     fit_learning_rate: float = Field(0.01, gt=0, le=1, description="step size of the estimator's Adam")
-    fit_batch_size: int = Field(2048, ge=1, description="pairs of an estimator's step: count >= 1")
+    fit_batch_size: int = Field(
+        2048, ge=1, le=1 << 20, description="pairs of an estimator's step: count >= 1"
+    )
+
+    @model_validator(mode="after")
+    def _every_phase_has_epochs(self) -> Self:
+        least = {"scratch": 0, "graphcl": 1, "augcl": 2}[self.training]
+        if self.contrastive_epochs < least:
+            raise ValueError(
+                f"training={self.training} needs {least} contrastive epochs and a supervised one, or more; "
+                f"epochs={self.epochs} with contrastive_share={self.contrastive_share:g} make "
+                f"{self.contrastive_epochs}: raise either"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_batch_is_filled(self) -> Self:
+        if self.graphs.num_train < self.batch_size:
+            raise ValueError(
+                f"{self.graphs.num_train} training graphs do not fill a batch of {self.batch_size}: set "
+                "batch_size lower or graphs.graphs_per_class higher"
+            )
+        return self
 
     @property
     def contrastive_epochs(self) -> int:
@@ -53,6 +76,18 @@ class VictimConfig(Config):
         if self.training == "scratch":
             return 0
         return min(max(1, round(self.contrastive_share * self.epochs)), self.epochs - 1)
+
+    @property
+    def affinity(self) -> AffinityConfig:
+        """Those settings of AUGCL's estimator that can be set here."""
+        return AffinityConfig(
+            estimator="gambler",
+            reward=self.reward,
+            fit_passes=self.fit_passes,
+            pretrain_passes=self.pretrain_passes,
+            fit_learning_rate=self.fit_learning_rate,
+            fit_batch_size=self.fit_batch_size,
+        )
 
     @property
     def plain_epochs(self) -> int:

@@ -17,6 +17,7 @@ from flows.config import ConfigurationError
 from flows.exit_codes import Interrupted
 from flows.robustness import RobustnessRecord, robustness_config, run_and_show, run_robustness
 from flows.robustness_table import robustness_markdown
+from gcl.errors import NonFiniteLoss
 from tasks.closure import import_closure
 from tasks.robustness import ATTACK
 from tasks.robustness_victim import VICTIM
@@ -139,7 +140,15 @@ def test_a_cell_that_fails_is_recorded_and_the_exit_code_tells(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--seeds", "0", "--store", str(tmp_path / "store"), "--out", str(tmp_path / "out")]
-    for setting in ("num_rounds=[2]", 'trainings=["scratch"]', "victim.graphs.graphs_per_class=10"):
+
+    class Diverges:
+        request = VICTIM.request
+
+        def run(self, *_: Any) -> Any:
+            raise NonFiniteLoss(3, "loss")
+
+    monkeypatch.setattr(module, "VICTIM", Diverges())
+    for setting in ("num_rounds=[2]", 'trainings=["scratch"]', "victim.graphs.graphs_per_class=20"):
         arguments += ["--set", setting]
     monkeypatch.setattr("sys.argv", ["robustness", *arguments])
     with pytest.raises(SystemExit) as ended:
@@ -147,7 +156,7 @@ def test_a_cell_that_fails_is_recorded_and_the_exit_code_tells(
     assert ended.value.code == 5
     printed = " ".join(capsys.readouterr().out.split())
     assert "0 of 1 cells finished" in printed
-    assert "27 training graphs do not fill a batch of 50" in printed
+    assert "loss is not finite in epoch 3" in printed
 
 
 def test_a_wrong_setting_ends_in_one_line(
@@ -171,6 +180,17 @@ def test_a_wrong_setting_ends_in_one_line(
         ('trainings=["simgrace"]', "trainings.0: Input should be 'scratch', 'graphcl' or 'augcl'"),
         ("num_rounds=[0]", "num_rounds.0"),
         ("seed=1", "seed: Extra inputs"),
+        ("num_rounds=3", r"--set num_rounds: takes a list, as --set 'num_rounds=\[3\]'$"),
+        ('trainings="augcl"', r"trainings: takes a list, as --set 'trainings=\[\"augcl\"\]'$"),
+        (
+            "attack.attacks=random",
+            r"attack\.attacks: takes a list, as --set 'attack\.attacks=\[\"random\"\]'$",
+        ),
+        ("num_rounds=[3, 2, 3]", "num_rounds: 3 is named twice$"),
+        ('trainings=["augcl", "augcl"]', "trainings: augcl is named twice$"),
+        ("victim.epochs=1", "--set victim: training=graphcl needs 1 contrastive epochs .* epochs=1 "),
+        ("victim.epochs=10", "victim: training=augcl needs 2 contrastive epochs .* make 1: raise either"),
+        ("victim.graphs.graphs_per_class=10", "victim: 27 training graphs do not fill a batch of 50"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(setting: str, told: str) -> None:
@@ -212,7 +232,10 @@ def test_a_change_of_an_attack_is_no_change_of_a_victim() -> None:
     victim, attack = (import_closure([stage.body.__module__]) for stage in (VICTIM, ATTACK))
     assert "gcl.attacks.victim" in victim
     assert not {
-        name for name in victim if name.endswith(("attack_config", "simple", "genetic", "rl_s2v", "base"))
+        name
+        for name in victim
+        if name.startswith("gcl.attacks.")
+        and name.endswith(("attack_config", "simple", "genetic", "rl_s2v", "base"))
     }
     assert {"gcl.attacks.rl_s2v", "gcl.attacks.genetic", "gcl.attacks.simple", "gcl.attacks.victim"} <= set(
         attack

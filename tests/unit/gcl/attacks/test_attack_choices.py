@@ -10,7 +10,7 @@ from gcl.attacks.attack_config import AttackConfig, GeneticConfig, RlS2vConfig
 from gcl.attacks.base import Outcomes, Target
 from gcl.attacks.genetic import Genetic
 from gcl.attacks.rl_s2v import RlS2v
-from gcl.attacks.run import ATTACKS
+from gcl.attacks.run import ATTACKS, run_attacks
 from gcl.attacks.simple import Exhaustive, GradArgmax, RandomSampling
 from gcl.attacks.structure2vec import GraphClassifier
 
@@ -50,6 +50,23 @@ def test_random_choice_is_uniform_over_admissible_pairs(padded):
         counts[u, v] += 1
     assert {(u, v) for u, v in counts.nonzero().tolist()} == {(0, 2), (0, 3), (1, 3)}
     assert (counts[counts > 0] - 2000).abs().max() < 5 * (6000 * 2 / 9) ** 0.5
+
+
+def test_attacks_end_where_no_right_graph_has_a_choice(padded):
+    graphs = padded(TRIANGLE, SQUARE)  # the triangle is right and complete, the square is wrong
+    target = Target(_Answers(), graphs, torch.tensor([0, 1]))
+    config = AttackConfig(genetic=GeneticConfig(rounds=2), rl_s2v=RlS2vConfig(steps=2, burn_in=1))
+    target.__dict__["model"] = GraphClassifier(
+        embedding_size=4,
+        num_rounds=1,
+        hidden_size=3,
+        num_classes=2,
+        generator=torch.Generator().manual_seed(0),
+    )
+    target.__dict__["clean_G"] = torch.tensor([0, 0])
+    for name, found in run_attacks(target, config, seed=0).items():
+        assert found.pair_G2.tolist() == [[-1, -1]] * 2, name
+        assert found.predicted_G.tolist() == [0, 0]
 
 
 def test_a_graph_without_choices_gets_no_edge(padded):

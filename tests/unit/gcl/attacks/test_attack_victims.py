@@ -13,6 +13,8 @@ from gcl.attacks.structure2vec import GraphClassifier, Structure2Vec, pooled
 from gcl.attacks.victim import build_victim, kept_nodes, logits_of, train_victim
 from gcl.attacks.victim_config import VictimConfig
 from gcl.errors import NonFiniteLoss, UnsuitableSetting
+from gcl.gambler import FittingPass, GamblerHead
+from tasks.robustness_victim import _notes
 
 TINY = ComponentsConfig(graphs_per_class=60)
 TRIANGLE_AND_PAIR = (5, [(0, 1), (1, 2), (0, 2), (3, 4)])
@@ -25,7 +27,8 @@ def graphs():
 
 
 def settings(**changed):
-    return VictimConfig(graphs=TINY, **{"epochs": 6, "num_rounds": 2, "fit_passes": 2, **changed})
+    plain = {"epochs": 6, "contrastive_share": 0.4, "num_rounds": 2, "fit_passes": 2}
+    return VictimConfig(**{"graphs": TINY, **plain, **changed})
 
 
 def classifier(num_rounds=3):
@@ -188,8 +191,56 @@ def test_progress_is_told_epoch_by_epoch(graphs):
 
 
 def test_a_batch_that_cannot_be_filled_is_refused(graphs):
+    with pytest.raises(
+        ValueError, match="162 training graphs do not fill a batch of 163: set batch_size lower"
+    ):
+        settings(batch_size=163)
+    assert settings(batch_size=162).graphs.num_train == len(graphs.train.y_G) == 162
     with pytest.raises(UnsuitableSetting, match="162 training graphs do not fill a batch of 163"):
-        train_victim(settings(batch_size=163), graphs, seed=0)
+        train_victim(settings(batch_size=163, graphs=ComponentsConfig()), graphs, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("training", "epochs", "share", "fits"),
+    [
+        ("scratch", 1, 0.1, True),
+        ("graphcl", 1, 0.1, False),
+        ("graphcl", 2, 0.1, True),
+        ("augcl", 2, 0.9, False),
+        ("augcl", 10, 0.1, False),
+        ("augcl", 20, 0.1, True),
+        ("augcl", 3, 0.9, True),
+    ],
+)
+def test_epochs_must_do_for_every_phase(training, epochs, share, fits):
+    given = {"training": training, "epochs": epochs, "contrastive_share": share}
+    if fits:
+        config = settings(**given)
+        assert config.contrastive_epochs < epochs
+        assert training != "augcl" or 1 <= config.plain_epochs < config.contrastive_epochs
+        return
+    with pytest.raises(
+        ValueError, match=f"training={training} needs . contrastive epochs .* epochs={epochs} "
+    ):
+        settings(**given)
+
+
+def test_the_share_that_the_estimator_answers_is_told(graphs, monkeypatch, caplog):
+    assert train_victim(settings(training="graphcl"), graphs, seed=0).answered_share is None
+    assert 0 <= train_victim(settings(training="augcl"), graphs, seed=0).answered_share <= 1
+    monkeypatch.setattr(GamblerHead, "fit", lambda *_, **__: FittingPass(1.0, 0.2, 0.2))
+    config = settings(training="augcl")
+    found = train_victim(config, graphs, seed=0)
+    assert "answers 0.2000 of the pairs" in caplog.text
+    assert _notes(config, found) == [
+        "K=2 augcl: the estimator answered 20 % of the pairs that it was last fitted to: the others weigh "
+        "about the same"
+    ]
+
+
+def test_no_graphs_have_no_logits(padded):
+    none = padded(PATH).take(torch.arange(0))
+    assert logits_of(classifier().float(), none).shape == (0, 3)
 
 
 def test_divergence_ends_the_training(graphs, monkeypatch):

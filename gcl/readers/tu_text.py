@@ -52,6 +52,12 @@ def open_source(config: TuTextConfig) -> CollectionSource:
                 f"{files['graph_labels'].name} has {len(y_G)} lines"
             )
         num_graphs = len(y_G)
+    elif num_graphs > len(graph_N):  # some may have no nodes, but nothing says that so many have none
+        line = int(np.argmax(graph_N >= len(graph_N))) + 1
+        raise SourceUnreadable(
+            f"{files['graph_indicator'].name}, line {line}: graph {graph_N[line - 1] + 1}, and there are "
+            f"{len(graph_N)} nodes and no {files['edges'].name.removesuffix('_A.txt')}_graph_labels.txt"
+        )
     edges_E2 = integer_table(files["edges"], num_columns=2) - 1
     src_E, dst_E = edges_E2[:, 0], edges_E2[:, 1]
     check_edges(

@@ -137,6 +137,11 @@ def lines(part: str, number: int, text: str) -> dict[str, str]:
         ({"node_labels": "0\n0\n"}, SourceUnreadable, "node_labels.txt: 2 lines for 6 nodes"),
         (lines("node_attributes", 2, "1"), SourceUnreadable, "attributes.txt, line 2: expected 2 numbers"),
         (lines("node_attributes", 6, "1, -"), SourceUnreadable, "attributes.txt, line 6: expected 2 numbers"),
+        (
+            lines("graph_indicator", 6, "1000000000000") | {"graph_labels": None},
+            SourceUnreadable,
+            "indicator.txt, line 6: graph 1000000000000, and there are 6 nodes and no TINY_graph_labels.txt",
+        ),
         ({"graph_indicator": None}, SourceUnreadable, "there is no TINY_graph_indicator.txt"),
         ({"A": None}, SourceUnreadable, "holds the edges of 0 data sets"),
     ],

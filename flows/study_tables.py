@@ -1,7 +1,7 @@
 """A study's results as Markdown: for ``table.md``, the UI, and the results page."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from flows.study_config import AxisValue
 from flows.study_record import Difference, StudyRecord, SummaryRow
@@ -35,7 +35,12 @@ def study_markdown(record: StudyRecord, *, level: int = 1) -> str:
         for figure in dict.fromkeys(row.figure for row in record.summary):
             rows = [row for row in record.summary if (row.dataset, row.figure) == (dataset, figure)]
             if rows:
-                lines += [f"{'#' * (level + 1)} {dataset}: {title_of(figure)}", "", *_table(rows), ""]
+                lines += [
+                    f"{'#' * (level + 1)} {dataset}: {title_of(figure)}",
+                    "",
+                    *_table(rows, _fold_stds(record, dataset, figure)),
+                    "",
+                ]
     lines += _slope_lines(record, level + 1) + _oracle_lines(record, level + 1)
     lines += _failure_lines(record, level + 1) + _note_lines(record, level + 1)
     return "\n".join(lines).rstrip() + "\n"
@@ -81,7 +86,30 @@ def _reference(record: StudyRecord) -> str:
     return f"`{record.study.reference}`" + (f" at {point}" if point else "")
 
 
-def _table(rows: Sequence[SummaryRow]) -> list[str]:
+def _fold_stds(record: StudyRecord, dataset: str, figure: str) -> dict[str, float]:
+    """By variant and point: the standard deviation over the folds of a run, mean over the seeds.
+
+    That over seeds is another figure: published tables give the one or the other.
+    """
+    found: dict[str, list[float]] = {}
+    for cell in record.cells:
+        for metric in cell.metrics if cell.dataset == dataset else []:
+            is_figure = f"{metric.task}/{metric.protocol}/{metric.metric}" == figure
+            if (
+                is_figure
+                and metric.embedding == "method"
+                and metric.over == "folds"
+                and metric.std is not None
+            ):
+                found.setdefault(_place(cell.variant, cell.point), []).append(metric.std)
+    return {place: sum(values) / len(values) for place, values in found.items()}
+
+
+def _place(variant: str, point: dict[str, AxisValue]) -> str:
+    return f"{variant} {point_label(point)}"
+
+
+def _table(rows: Sequence[SummaryRow], fold_stds: Mapping[str, float]) -> list[str]:
     """The columns that any row has something for."""
     scale = scale_of(rows[0].figure)
     shown = _formatter(rows[0].figure)
@@ -90,6 +118,8 @@ def _table(rows: Sequence[SummaryRow]) -> list[str]:
     columns: list[tuple[str, Callable[[SummaryRow], str]]] = [("variant", lambda row: row.variant)]
     columns += [(field, _point_cell(field)) for field in fields]
     columns.append(("value", lambda row: _spread(row.mean, row.std, scale, shown)))
+    if fold_stds:
+        columns.append(("std over folds", lambda row: _fold_cell(row, fold_stds, scale, shown)))
     columns.append(("difference", lambda row: _difference(row.difference, scale, shown)))
     if any(row.validation_mean is not None for row in rows):
         columns.append(
@@ -105,6 +135,13 @@ def _table(rows: Sequence[SummaryRow]) -> list[str]:
 
 def _point_cell(field: str) -> Callable[[SummaryRow], str]:
     return lambda row: str(row.point.get(field, "-"))
+
+
+def _fold_cell(
+    row: SummaryRow, fold_stds: Mapping[str, float], scale: float, shown: Callable[[float], str]
+) -> str:
+    place = _place(row.variant, row.point)
+    return shown(scale * fold_stds[place]) if place in fold_stds else "-"
 
 
 def _control_cell(name: str, scale: float, shown: Callable[[float], str]) -> Callable[[SummaryRow], str]:

@@ -353,6 +353,21 @@ def test_a_record_reads_back_as_it_was_written() -> None:
     assert StudyRecord.model_validate_json(found.model_dump_json()) == found
 
 
+def test_the_spread_over_folds_stands_beside_that_over_seeds() -> None:
+    def with_folds(variant: str, seed: int, value: float, std: float | None) -> CellRecord:
+        found = metric(value).model_copy(update={"std": std, "over": "folds"})
+        control = metric(0.25, embedding="smoothed").model_copy(update={"std": 0.9, "over": "folds"})
+        return cell(variant, seed, value).model_copy(update={"metrics": [found, control]})
+
+    cells = [with_folds("plain", seed, 0.5 + 0.02 * seed, 0.06 + 0.02 * seed) for seed in (0, 1)]
+    cells += [with_folds("cold", 0, 0.4, None)]
+    text = study_markdown(record(make_study(), cells))
+    assert "| variant | value | std over folds | difference |" in text
+    assert "| plain | 51.00 ± 1.41 | 7.00 | - |" in text
+    assert "| cold | 40.00 | - | -10.00 (0 of 1) |" in text
+    assert "std over folds" not in study_markdown(record(make_study(), [cell("plain", 0, 0.5)]))
+
+
 def test_metrics_of_a_run_are_named_by_task_protocol_and_metric() -> None:
     names = measured(cell("plain", 0, 0.5))
     assert set(names) == {"node_classification/public/accuracy", "seconds/train"}

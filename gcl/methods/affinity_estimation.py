@@ -187,6 +187,22 @@ def fit_head(
     return answered_share
 
 
+def tell_uniform_epochs(num_epochs: int, setting: str) -> None:
+    """Say at the beginning of a training when the negatives will be weighted: a shorter one has no weights.
+
+    Args:
+        num_epochs: without weights.
+        setting: what sets them.
+    """
+    logger.info(
+        "negatives are weighted from epoch %d on (method.%s=%d); with train.epochs=%d or less they never are",
+        num_epochs + 1,
+        setting,
+        num_epochs,
+        num_epochs,
+    )
+
+
 def answered_note(share: float) -> str:
     """What a reader of the result must know of a fit.
 

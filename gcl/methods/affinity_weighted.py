@@ -7,7 +7,14 @@ from typing import ClassVar
 import torch
 
 from gcl.gambler import GamblerHead
-from gcl.methods.affinity_estimation import AffinityWeighing, Views, answered_note, build_head, fit_head
+from gcl.methods.affinity_estimation import (
+    AffinityWeighing,
+    Views,
+    answered_note,
+    build_head,
+    fit_head,
+    tell_uniform_epochs,
+)
 from gcl.methods.base import Method, ParameterGroup, TrainingData
 from gcl.methods.configs.affinity import AffinityConfig
 
@@ -36,6 +43,11 @@ class AffinityWeighted(Method):
             epoch: the epoch that ended, counted from 0.
             seed: run seed.
         """
+
+    def check(self, data: TrainingData) -> None:
+        """Say from which epoch on negatives are weighted, beside what the base refuses."""
+        super().check(data)
+        tell_uniform_epochs(self.config.uniform_epochs, "warmup_epochs")
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Encoder and projection; the estimator has an optimiser of its own."""

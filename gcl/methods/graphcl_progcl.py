@@ -10,6 +10,7 @@ from gcl.config import Config
 from gcl.losses.affinity_weights import KeptLogWeights
 from gcl.losses.grouped import cosine_rows
 from gcl.losses.progcl import BetaMixture, fit_beta_mixture
+from gcl.methods.affinity_estimation import tell_uniform_epochs
 from gcl.methods.base import Batch, PairWeights, TrainingData
 from gcl.methods.configs.graphcl import ProGclGraphConfig
 from gcl.methods.grace import positive_similarity_of
@@ -64,6 +65,11 @@ class ProGclGraph(GraphCl):
         """The fitted mixture; None before `start_epoch`, and in a model read from a file."""
         values = self.training_state.get_buffer("mixture").tolist()
         return None if values == NOT_FITTED else BetaMixture(*values)
+
+    def check(self, data: TrainingData) -> None:
+        """Say from which epoch on negatives are weighted, beside what GraphCL refuses."""
+        super().check(data)
+        tell_uniform_epochs(self.config.uniform_epochs, "start_epoch")
 
     def training_loss(self, batch: Batch, *, epoch: int, step: int, seed: int) -> dict[str, Tensor]:
         """The contrast, weighted after the start; watched: cosine of positives."""

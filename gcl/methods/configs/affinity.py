@@ -53,3 +53,8 @@ class AffinityConfig(Config):
     refresh_passes: int = Field(
         2, ge=1, le=10_000, description="passes of a refit, which starts from the weights: count >= 1"
     )
+
+    @property
+    def uniform_epochs(self) -> int:
+        """Epochs before the first that is weighted: a training of no more than these has none."""
+        return self.warmup_epochs

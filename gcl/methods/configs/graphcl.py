@@ -143,3 +143,8 @@ class ProGclGraphConfig(GraphClSettings):
     num_fit_iterations: int = Field(
         10, ge=1, le=1000, description="iterations of expectation-maximisation: count >= 1"
     )
+
+    @property
+    def uniform_epochs(self) -> int:
+        """Epochs before the first that is weighted: a training of no more than these has none."""
+        return self.start_epoch

@@ -59,3 +59,20 @@ def test_on_one_graph_methods_on_collections_are_refused(name: str) -> None:
     ) as raised:
         load_config(overrides=[f"method.name={name}"])
     assert "\n" not in str(raised.value)
+
+
+def test_the_page_says_which_presets_leave_epochs_for_weights() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "collections.md").read_text()
+    advice = (
+        "`--preset mutag-graphcl --set method.name=augcl` no epoch is weighted unless `--set train.epochs=40`"
+    )
+    assert advice in page
+    overrides = ["dataset.path=x", "method.name=augcl"]
+    config = load_config(preset="mutag-graphcl", overrides=overrides)[0]
+    assert config.train.epochs == config.method.uniform_epochs == 20
+    for preset, given in (("mutag-graphcl", [*overrides, "train.epochs=40"]), ("mutag-augcl", overrides)):
+        config = load_config(preset=preset, overrides=given)[0]
+        assert config.train.epochs > config.method.uniform_epochs
+    for name in ("augcl", "progcl"):
+        config = load_config(preset="none", overrides=[*TU, f"method.name={name}"])[0]
+        assert config.train.epochs > config.method.uniform_epochs

@@ -249,13 +249,21 @@ def test_uniform_weights_are_not_written():
 
 @pytest.mark.parametrize(("epochs", "when"), [(1, "before"), (2, "at"), (3, None)])
 @pytest.mark.parametrize("name", ["augcl_graph", "progcl_graph"])
-def test_notes_say_that_nothing_was_weighted(name, epochs, when):
+def test_notes_say_that_nothing_was_weighted(name, epochs, when, caplog):
     config = {
         "augcl_graph": AugclGraphConfig(**GIN, warmup_epochs=2, fit_passes=1),
         "progcl_graph": ProGclGraphConfig(**GIN, start_epoch=2),
     }[name]
     method = make_method(config)
-    train(method, make_data("graphcl"), TrainConfig(epochs=epochs, batch_size=64), seed=0)
+    caplog.set_level("INFO")
+    told = []
+
+    def on_epoch(report):
+        told.append(caplog.text)
+
+    train(method, make_data("graphcl"), TrainConfig(epochs=epochs, batch_size=64), seed=0, on_epoch=on_epoch)
+    assert "negatives are weighted from epoch 3 on" in told[0]
+    assert "with train.epochs=2 or less they never are" in told[0]
     found = [note for note in method.notes(make_data("graphcl")) if "not weighted" in note]
     assert len(found) == (when is not None)
     assert when is None or f"training ended {when}" in found[0]

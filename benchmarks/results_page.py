@@ -33,6 +33,7 @@ a table of their own: they compare with nothing else. Class F is the last epoch 
 """
 METRICS = {
     "node_classification": ("accuracy", "macro_f1"),
+    "graph_classification": ("accuracy", "macro_f1"),
     "clustering": ("accuracy", "nmi", "ari", "macro_f1"),
     "link_prediction": ("auc", "average_precision"),
 }

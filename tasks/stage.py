@@ -176,8 +176,9 @@ class Stage:
                 require_fit(self.name, estimate, memory_limit=request.memory_limit, folder=folder)
             try:
                 self.body(work, request.config)
-            except FileNotFoundError:
-                # Unfinished work is shared by all that compute a key; the first to publish removes it.
+            except (FileNotFoundError, FileExistsError):
+                # Unfinished work is shared by all that compute a key; the first to publish removes it, and a
+                # folder that goes while another makes it is reported as one that exists and is none.
                 if not request.refresh and (winner := store.find(self.name, request.key)):
                     return winner
                 raise

@@ -210,3 +210,26 @@ def test_only_trained_embeddings_of_enough_nodes_are_judged_for_collapse(
     work = Work(stage="train", key="k", store=store, folder=folder, inputs=inputs, facts={})
     write_embeddings(work, kind, np.ones((num_nodes, 4), np.float32))
     assert (work.expectations[f"{kind}.embeddings"]["min_effective_rank"] > 0) is is_judged
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError, FileExistsError])
+def test_who_loses_its_scratch_to_a_winner_takes_what_that_has_published(
+    error: type[OSError], store: Store
+) -> None:
+    """The winner removes the unfinished work that both share: a file is gone, or goes while it is made."""
+
+    def overtaken(work: object, config: object) -> None:
+        stage(body).execute(request(body, store), store)
+        raise error
+
+    published = stage(overtaken).execute(request(overtaken, store), store)
+    assert store.find("smooth", published.key) == published
+    with pytest.raises(error):  # without a winner it is what it says
+        stage(alone_with(error)).execute(request(body, store, facts={"seed": 1}), store)
+
+
+def alone_with(error: type[OSError]) -> object:
+    def fails(work: object, config: object) -> None:
+        raise error
+
+    return fails

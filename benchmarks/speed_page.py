@@ -138,6 +138,12 @@ _TABLES: tuple[tuple[str, str, str, _Rows], ...] = (
     ("own_tables", "Somebody's own edges between string ids", "python benchmarks/own_tables.py", _own_tables),
     ("orchestration", "What orchestration costs", "python benchmarks/orchestration.py", _orchestration),
     ("smoothing", "A propagation step beside other libraries", "python benchmarks/smoothing.py", _smoothing),
+    (
+        "smoothing_million",
+        "The same at a million nodes, ten million edges, 64 columns",
+        "python benchmarks/smoothing.py --nodes 1000000 --edges 10000000 --columns 64 --repeats 5",
+        _smoothing,
+    ),
     ("dask_smoothing", "Smoothing on Dask workers", "python benchmarks/dask_smoothing.py", _dask_smoothing),
     ("reordering", "Orders of the nodes", "python benchmarks/reordering.py", _reordering),
     ("losses", "Losses over all pairs, streamed and dense", "python benchmarks/losses.py", _losses),

@@ -9,17 +9,17 @@ from torch import Tensor
 from gcl.config import Config
 from gcl.losses.affinity_weights import KeptLogWeights
 from gcl.losses.grouped import cosine_rows
-from gcl.losses.progcl import BetaMixture, fit_beta_mixture
+from gcl.losses.progcl import BetaMixture
 from gcl.methods.affinity_estimation import tell_uniform_epochs
 from gcl.methods.base import Batch, PairWeights, TrainingData
 from gcl.methods.configs.graphcl import ProGclGraphConfig
 from gcl.methods.grace import positive_similarity_of
 from gcl.methods.graphcl import GraphCl, collection_of, normalised_by, pairs_of
-from gcl.methods.progcl import NOT_FITTED
+from gcl.methods.mixture_weighted import MixtureWeighted
 from gcl.random import numpy_generator
 
 
-class ProGclGraph(GraphCl):
+class ProGclGraph(MixtureWeighted, GraphCl):
     """ProGCL in its weighting form for whole graphs: hard negatives count more, unless they are likely false.
 
     Idea:
@@ -57,14 +57,7 @@ class ProGclGraph(GraphCl):
         self, config: ProGclGraphConfig, *, num_features: int, num_classes: int | None, seed: int
     ) -> None:
         super().__init__(config, num_features=num_features, num_classes=num_classes, seed=seed)
-        self.training_state.register_buffer("mixture", torch.tensor(NOT_FITTED, dtype=torch.float64))
-        self.training_state.register_buffer("has_weighted", torch.tensor(False))
-
-    @property
-    def mixture(self) -> BetaMixture | None:
-        """The fitted mixture; None before `start_epoch`, and in a model read from a file."""
-        values = self.training_state.get_buffer("mixture").tolist()
-        return None if values == NOT_FITTED else BetaMixture(*values)
+        self.make_room_for_mixture()
 
     def check(self, data: TrainingData) -> None:
         """Say from which epoch on negatives are weighted, beside what GraphCL refuses."""
@@ -86,9 +79,7 @@ class ProGclGraph(GraphCl):
 
     def after_epoch(self, data: TrainingData, *, epoch: int, seed: int) -> None:
         """Fit the mixture when the last epoch of uniform weights has ended; note whether one was weighted."""
-        if epoch >= self.config.start_epoch:
-            self.training_state.get_buffer("has_weighted").fill_(True)
-        if epoch + 1 != self.config.start_epoch:
+        if not self.note_epoch(epoch):
             return
         statistics = self.config.fit_statistics
         u_GD = self.projections_of_all(data, statistics, seed=seed)
@@ -98,14 +89,7 @@ class ProGclGraph(GraphCl):
         with normalised_by(self, statistics), torch.no_grad():
             cosine_GC = (u_GD @ cosine_rows(self.projected(views)).T).cpu().numpy()
         is_negative_GC = np.arange(data.num_nodes)[:, None] != columns_C
-        mixture = fit_beta_mixture(
-            cosine_GC[is_negative_GC],
-            num_iterations=self.config.num_fit_iterations,
-            initial_false_share=self.config.initial_false_share,
-            bounds=(-1.0, 1.0) if self.config.similarity_scaling == "cosine" else None,
-        )
-        values = [getattr(mixture, name) for name in BetaMixture.__dataclass_fields__]
-        self.training_state.get_buffer("mixture").copy_(torch.tensor(values, dtype=torch.float64))
+        self.fit_mixture(cosine_GC[is_negative_GC])
 
     def negative_weights(
         self, data: TrainingData, anchors_A: np.ndarray, candidates_AM: np.ndarray, *, seed: int

@@ -9,17 +9,16 @@ from torch import Tensor
 from gcl.config import Config
 from gcl.losses.contrastive import grace_loss
 from gcl.losses.grouped import cosine_rows
-from gcl.losses.progcl import BetaMixture, fit_beta_mixture, progcl_loss
+from gcl.losses.progcl import progcl_loss
 from gcl.methods.base import Batch, PairWeights, TrainingData
 from gcl.methods.configs.progcl import ProGclConfig
 from gcl.methods.grace import Grace, positive_similarity_of
 from gcl.methods.graph_views import WeightsOf, graph_of
+from gcl.methods.mixture_weighted import MixtureWeighted
 from gcl.random import numpy_generator
 
-NOT_FITTED = [0.0] * 7
 
-
-class ProGcl(Grace):
+class ProGcl(MixtureWeighted, Grace):
     """ProGCL in its weighting form: hard negatives count more, unless a mixture says they are false ones.
 
     Idea:
@@ -67,14 +66,7 @@ class ProGcl(Grace):
         self, config: ProGclConfig, *, num_features: int, num_classes: int | None, seed: int
     ) -> None:
         super().__init__(config, num_features=num_features, num_classes=num_classes, seed=seed)
-        self.training_state.register_buffer("mixture", torch.tensor(NOT_FITTED, dtype=torch.float64))
-        self.training_state.register_buffer("has_weighted", torch.tensor(False))
-
-    @property
-    def mixture(self) -> BetaMixture | None:
-        """The fitted mixture; None before `start_epoch`, and in a model read from a file."""
-        values = self.training_state.get_buffer("mixture").tolist()
-        return None if values == NOT_FITTED else BetaMixture(*values)
+        self.make_room_for_mixture()
 
     def training_loss(self, batch: Batch, *, epoch: int, step: int, seed: int) -> dict[str, Tensor]:
         """GRACE before the start, weighted after it; watched: cosine of positives."""
@@ -88,9 +80,7 @@ class ProGcl(Grace):
 
     def after_epoch(self, data: TrainingData, *, epoch: int, seed: int) -> None:
         """Fit the mixture when the last epoch of plain GRACE has ended; note whether one was weighted."""
-        if epoch >= self.config.start_epoch:
-            self.training_state.get_buffer("has_weighted").fill_(True)
-        if epoch + 1 != self.config.start_epoch:
+        if not self.note_epoch(epoch):
             return
         batch = Batch(rows_B=torch.arange(data.num_nodes), graph=data.graph)
         with torch.no_grad():
@@ -100,14 +90,7 @@ class ProGcl(Grace):
             columns_C = np.sort(columns[: self.config.num_fit_columns])
             cosine_NC = (u_ND @ v_ND[torch.from_numpy(columns_C).to(self.device)].T).cpu().numpy()
         is_negative_NC = np.arange(num_nodes)[:, None] != columns_C
-        mixture = fit_beta_mixture(
-            cosine_NC[is_negative_NC],
-            num_iterations=self.config.num_fit_iterations,
-            initial_false_share=self.config.initial_false_share,
-            bounds=(-1.0, 1.0) if self.config.similarity_scaling == "cosine" else None,
-        )
-        values = [getattr(mixture, name) for name in BetaMixture.__dataclass_fields__]
-        self.training_state.get_buffer("mixture").copy_(torch.tensor(values, dtype=torch.float64))
+        self.fit_mixture(cosine_NC[is_negative_NC])
 
     def negative_weights(
         self, data: TrainingData, anchors_A: np.ndarray, candidates_AM: np.ndarray, *, seed: int

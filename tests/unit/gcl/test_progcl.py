@@ -70,12 +70,8 @@ def test_loss_after_the_start_is_that_of_the_mixture():
 def test_fit_leaves_the_positives_out(monkeypatch):
     seen = []
     fitted = make(start_epoch=1)
-    original = fitted.after_epoch.__globals__["fit_beta_mixture"]
-    monkeypatch.setitem(
-        fitted.after_epoch.__globals__,
-        "fit_beta_mixture",
-        lambda c, **rest: seen.append(c) or original(c, **rest),
-    )
+    original = fitted.fit_mixture
+    monkeypatch.setattr(fitted, "fit_mixture", lambda c: seen.append(c) or original(c))
     fitted.after_epoch(make_data(), epoch=0, seed=0)
     assert len(seen[0]) == 20 * (NUM_NODES - 1)
 

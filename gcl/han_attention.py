@@ -26,6 +26,8 @@ DENSE_DENSITY = 0.04
 """Share of pairs that are neighbours from which the dense way is taken; see benchmarks/attention.py."""
 MAX_DENSE_NODES = 20_000
 """Nodes above which pairs are never masked in a dense matrix: N^2 bytes a metapath."""
+SMALLEST_GATHER = 0.5
+"""Share of the nodes from which a block takes all columns as they lie: to gather would cost more."""
 CPU_BLOCK_PAIRS, CUDA_BLOCK_PAIRS = 1 << 19, 1 << 25
 """Pairs whose weights are held at once: few enough for the CPU's cache, enough to fill a GPU."""
 
@@ -185,12 +187,17 @@ class DenseNeighbours:
         mask_NN[np.repeat(np.arange(len(mask_NN)), np.diff(adjacency_NN.indptr)), adjacency_NN.indices] = True
         pairs = CUDA_BLOCK_PAIRS if torch.device(device).type == "cuda" else CPU_BLOCK_PAIRS
         step, order = max(1, pairs // max(1, len(mask_NN))), _alike_together(mask_NN)
-        self._blocks = []
+        self._blocks: list[tuple[Tensor, Tensor | slice, Tensor]] = []
         for first in range(0, len(mask_NN), step):
             rows = order[first : first + step]
-            columns = np.flatnonzero(mask_NN[rows].any(axis=0))
-            parts = (rows, columns, mask_NN[np.ix_(rows, columns)])
-            self._blocks.append(tuple(torch.from_numpy(part).to(device) for part in parts))
+            mask_bN = mask_NN[rows]
+            columns = np.flatnonzero(mask_bN.any(axis=0))
+            on_device = [torch.from_numpy(part).to(device) for part in (rows, columns)]
+            if len(columns) >= SMALLEST_GATHER * len(mask_NN):
+                self._blocks.append((on_device[0], slice(None), torch.from_numpy(mask_bN).to(device)))
+                continue
+            mask_bc = torch.from_numpy(mask_bN[:, columns]).to(device)
+            self._blocks.append((on_device[0], on_device[1], mask_bc))
 
     def forward(
         self, value_Nd: Tensor, left_N: Tensor, right_N: Tensor, dropout: Dropout | None
@@ -203,7 +210,7 @@ class DenseNeighbours:
         for rows, columns, mask_bc in self._blocks:
             logit_bc = _logits(left_N[rows, None], right_N[columns])
             shift_b = bound_N[rows]
-            if is_wide and len(columns):
+            if is_wide and mask_bc.shape[1]:
                 shift_b = logit_bc.masked_fill(~mask_bc, -torch.inf).amax(1).nan_to_num(neginf=0)
                 logit_bc.clamp_(max=shift_b[:, None])
             weight_bc = logit_bc.sub_(shift_b[:, None]).exp_().mul_(mask_bc)

@@ -42,7 +42,8 @@ def bank_infonce_loss(
     """Mean over anchors of -log( e^s(a,p) / ( e^s(a,p) + sum_b e^s(a,b) ) ), s = cosine / temperature.
 
     Memory is that of one block and one tile; the backward pass draws each block and computes each tile
-    again. Gradients reach anchors, positives, and through the negatives the sources. Products are float32.
+    again. Gradients reach anchors, positives, and through the negatives the sources. Under `torch.autocast`
+    the products of anchors with the bank run in the lower precision, everything else in float32.
 
     Args:
         anchor_ND: float, not normalised.
@@ -51,52 +52,84 @@ def bank_infonce_loss(
         blocks: of the bank; their order plays no part. None: the loss is 0.
         temperature: tau > 0.
     """
-    with torch.autocast(anchor_ND.device.type, enabled=False):
+    device = anchor_ND.device.type
+    lower = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    with torch.autocast(device, enabled=False):
         anchor_ND = cosine_rows(anchor_ND)
         positive_N = (anchor_ND * cosine_rows(positive_ND)).sum(dim=1) / temperature
-        lse_N: Tensor = _BankLogSumExp.apply(anchor_ND, tuple(blocks), temperature, *sources)  # type: ignore[no-untyped-call]
+        lse_N: Tensor = _BankLogSumExp.apply(anchor_ND, _Bank(tuple(blocks), temperature, lower), *sources)  # type: ignore[no-untyped-call]
         return torch.nn.functional.softplus(lse_N - positive_N).mean()
+
+
+@dataclass(frozen=True, eq=False)
+class _Bank:
+    """What is no tensor: blocks, temperature, and the precision of products, None for that of the rows."""
+
+    blocks: tuple[BankBlock, ...]
+    temperature: float
+    lower: torch.dtype | None
+
+    def operand(self, row_ND: Tensor) -> Tensor:
+        """The rows as products take them."""
+        return row_ND if self.lower is None else row_ND.to(self.lower)
+
+    def exponentials(self, anchor_bD: Tensor, negative_QD: Tensor, block: BankBlock, first: int) -> Tensor:
+        """exp( (cosine - 1) / temperature ) of a tile [b, Q]; 0 where the negative was made from the anchor.
+
+        Args:
+            anchor_bD: operand, anchors from number `first` on.
+            negative_QD: operand, the negatives of the block.
+            block: where they are from.
+            first: number of the first anchor.
+        """
+        tile_bQ = anchor_bD @ negative_QD.T
+        tile_bQ = tile_bQ if self.lower is None else tile_bQ.float()
+        tile_bQ.sub_(1).div_(self.temperature).exp_()
+        if block.source_Q is not None:
+            anchor_b = torch.arange(first, first + len(anchor_bD), device=tile_bQ.device)
+            tile_bQ.masked_fill_(anchor_b[:, None] == block.source_Q, 0.0)
+        return tile_bQ
 
 
 class _BankLogSumExp(torch.autograd.Function):
     """Log-sum-exp over the bank, one an anchor; -inf for an empty bank."""
 
     @staticmethod
-    def forward(
-        ctx: Any, anchor_ND: Tensor, blocks: tuple[BankBlock, ...], temperature: float, *sources: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, anchor_ND: Tensor, bank: _Bank, *sources: Tensor) -> Tensor:
         total_N = torch.zeros(len(anchor_ND), dtype=torch.float64, device=anchor_ND.device)
-        for block in blocks:
-            negative_QD = cosine_rows(block.draw(sources))
+        operand_ND = bank.operand(anchor_ND)
+        for block in bank.blocks:
+            negative_QD = bank.operand(cosine_rows(block.draw(sources)))
             for rows in _tiles(len(anchor_ND), len(negative_QD)):
-                total_N[rows] += _exponentials(anchor_ND, negative_QD, block, rows, temperature).sum(1)
+                total_N[rows] += bank.exponentials(operand_ND[rows], negative_QD, block, rows.start).sum(1)
         # Cosines are at most 1, so exponentials were taken of cosine - 1, and none is above 1.
-        lse_N = total_N.log().add_(1 / temperature).to(anchor_ND.dtype)
-        ctx.blocks, ctx.temperature = blocks, temperature
+        lse_N = total_N.log().add_(1 / bank.temperature).to(anchor_ND.dtype)
+        ctx.bank = bank
         ctx.save_for_backward(anchor_ND, lse_N, *sources)
         return lse_N
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         anchor_ND, lse_N, *sources = ctx.saved_tensors
-        shifted_N = (lse_N - 1 / ctx.temperature).masked_fill(lse_N == -torch.inf, torch.inf)
-        weight_N = gradients[0] * torch.exp(-shifted_N) / ctx.temperature
-        of_anchor_ND = torch.zeros_like(anchor_ND)
-        needed = [i for i, is_needed in enumerate(ctx.needs_input_grad[3:]) if is_needed]
+        bank: _Bank = ctx.bank
+        shifted_N = (lse_N - 1 / bank.temperature).masked_fill(lse_N == -torch.inf, torch.inf)
+        weight_N = gradients[0] * torch.exp(-shifted_N) / bank.temperature
+        operand_ND, of_anchor_ND = bank.operand(anchor_ND), torch.zeros_like(anchor_ND)
+        needed = [i for i, is_needed in enumerate(ctx.needs_input_grad[2:]) if is_needed]
         of_sources: list[Tensor | None] = [
             torch.zeros_like(source) if i in needed else None for i, source in enumerate(sources)
         ]
-        for block in ctx.blocks:
+        for block in bank.blocks:
             leaves = [source.detach().requires_grad_(i in needed) for i, source in enumerate(sources)]
             with torch.enable_grad():
                 negative_QD = cosine_rows(block.draw(leaves))
-            held_QD = negative_QD.detach()
-            of_negative_QD = torch.zeros_like(held_QD)
+            held_QD = bank.operand(negative_QD.detach())
+            of_negative_QD = torch.zeros_like(negative_QD, requires_grad=False)
             for rows in _tiles(len(anchor_ND), len(held_QD)):
-                tile_bQ = _exponentials(anchor_ND, held_QD, block, rows, ctx.temperature)
-                tile_bQ.mul_(weight_N[rows, None])
-                of_anchor_ND[rows].addmm_(tile_bQ, held_QD)
-                of_negative_QD.addmm_(tile_bQ.T, anchor_ND[rows])
+                tile_bQ = bank.exponentials(operand_ND[rows], held_QD, block, rows.start)
+                tile_bQ = bank.operand(tile_bQ.mul_(weight_N[rows, None]))
+                of_anchor_ND[rows] += tile_bQ @ held_QD
+                of_negative_QD += tile_bQ.T @ operand_ND[rows]
             if not negative_QD.requires_grad:
                 continue
             wanted = [leaves[i] for i in needed]
@@ -105,19 +138,7 @@ class _BankLogSumExp(torch.autograd.Function):
                 total = of_sources[i]
                 if part is not None and total is not None:
                     total += part
-        return (of_anchor_ND, None, None, *of_sources)
-
-
-def _exponentials(
-    anchor_ND: Tensor, negative_QD: Tensor, block: BankBlock, rows: slice, temperature: float
-) -> Tensor:
-    """exp( (cosine - 1) / temperature ) of a tile [b, Q]; 0 where the negative was made from the anchor."""
-    tile_bQ = anchor_ND[rows] @ negative_QD.T
-    tile_bQ.sub_(1).div_(temperature).exp_()
-    if block.source_Q is not None:
-        anchor_b = torch.arange(rows.start, rows.stop, device=tile_bQ.device)
-        tile_bQ.masked_fill_(anchor_b[:, None] == block.source_Q, 0.0)
-    return tile_bQ
+        return (of_anchor_ND, None, *of_sources)
 
 
 def _tiles(num_anchors: int, num_negatives: int) -> list[slice]:

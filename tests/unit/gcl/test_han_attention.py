@@ -55,8 +55,10 @@ def value_and_gradients(function, scale=1.0):
 
 @every_way
 @pytest.mark.parametrize("scale", [1.0, 40.0], ids=["usual logits", "logits far apart"])
-def test_equals_the_softmax_over_neighbours(way, scale, monkeypatch):
+@pytest.mark.parametrize("smallest_gather", [0.0, 1.1], ids=["all columns", "gathered columns"])
+def test_equals_the_softmax_over_neighbours(way, scale, smallest_gather, monkeypatch):
     monkeypatch.setattr(han_attention, "CPU_BLOCK_PAIRS", 7 * NUM_NODES)  # several blocks, the last shorter
+    monkeypatch.setattr(han_attention, "SMALLEST_GATHER", smallest_gather)
     pattern = pattern_of()
     neighbours = way(pattern)
     found = value_and_gradients(lambda *given: attend(neighbours, *given), scale)

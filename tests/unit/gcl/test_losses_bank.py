@@ -53,6 +53,22 @@ def test_chunks_equal_the_whole_in_value_and_gradient(temperature, with_sources,
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
+def test_products_of_the_lower_precision_change_little():
+    anchor, positive, other = given()
+    parts = blocks(with_sources=True)
+
+    def value_and_gradient(enabled):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            loss = bank_infonce_loss(anchor, positive, [anchor, other], parts, temperature=0.5)
+        return loss, *torch.autograd.grad(loss, [anchor, positive, other])
+
+    lower, full = value_and_gradient(True), value_and_gradient(False)
+    assert lower[0].dtype == torch.float32
+    assert 0 < abs(lower[0].item() - full[0].item()) < 0.01 * full[0].item()
+    for a, b in zip(lower[1:], full[1:], strict=True):
+        assert (a - b).norm() < 0.02 * b.norm()
+
+
 def test_order_of_blocks_plays_no_part():
     anchor, positive, other = given()
     losses = [

@@ -11,9 +11,16 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /opt/gclflow
-COPY requirements.lock ./
-RUN pip install -r requirements.lock && if [ -n "$TORCH" ]; then pip install $TORCH; fi
-COPY pyproject.toml README.md prefect.yaml prefect.cluster.yaml ./
+COPY requirements.lock pyproject.toml ./
+# What a run needs, at the locked versions: the lock also holds what tests need. A layer of its own, which a
+# change of the code alone leaves as it is.
+RUN python -c 'import tomllib; \
+    project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+    more = project["optional-dependencies"]; \
+    print(*project["dependencies"], *more["s3"], *more["push"], "setuptools", sep="\n")' > needed.txt \
+    && pip install --requirement needed.txt --constraint requirements.lock \
+    && if [ -n "$TORCH" ]; then pip install $TORCH; fi
+COPY README.md LICENSE prefect.yaml prefect.cluster.yaml ./
 COPY flows flows
 COPY tasks tasks
 COPY gcl gcl

@@ -22,6 +22,7 @@ import tasks.dask_pool
 from flows.exit_codes import describe, exit_code
 from tasks.dask_pool import ClusterNotStarted, NoWorkers, SchedulerLost, dask_map
 from tests.faults.injection import REPOSITORY
+from tests.moto_bucket import BUCKET, moto_server
 from tests.tiny_runs import run_direct, tiny
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
@@ -146,6 +147,22 @@ def test_a_worker_killed_midway_changes_no_byte(
     assert run.digests == local
     assert cluster.workers[1].poll() is None, "the cluster is left running"
     assert cluster.scheduler.poll() is None
+
+
+def test_with_a_store_in_a_bucket_workers_need_its_cache_alone(
+    cluster: Cluster, local: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with moto_server() as moto:
+        moto.reset()
+        for name, value in moto.environment().items():  # of this process: the workers were started before
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("GCLFLOW_STORE_CACHE", str(tmp_path / "shared"))
+        address = f"s3://{BUCKET}/project"
+        assert run_direct(on(cluster), address, until="smooth").digests == local
+        assert any(name.startswith("project/manifests/smooth/") for name in moto.names())
+        monkeypatch.setenv("GCLFLOW_STORE_CACHE", str(tmp_path / "another-machine"))
+        again = run_direct(on(cluster), address, until="smooth")
+    assert (again.ran, again.digests) == ([], local)
 
 
 def test_a_scheduler_killed_midway_ends_the_stage_in_one_line(

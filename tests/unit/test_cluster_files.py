@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from importlib import import_module, resources
 from pathlib import Path
@@ -12,6 +14,7 @@ import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FILE = yaml.safe_load((REPOSITORY / "prefect.cluster.yaml").read_text())
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 DEPLOYMENTS: list[dict[str, Any]] = FILE["deployments"]
 POOL_TYPES = {"gclflow-docker": "docker", "gclflow-cpu": "kubernetes", "gclflow-gpu": "kubernetes"}
 names = pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["name"])
@@ -76,6 +79,7 @@ def test_the_image_copies_what_is_there_and_runs_as_nobody_special() -> None:
     dockerfile = (REPOSITORY / "Dockerfile").read_text()
     copied = [word for line in re.findall(r"^COPY (.+) \S+$", dockerfile, re.M) for word in line.split()]
     assert {"flows", "tasks", "gcl", "data_contracts", "requirements.lock", "prefect.yaml"} <= set(copied)
+    assert set(PROJECT["license-files"]) | {PROJECT["readme"]} <= set(copied)  # a build asks for them
     for name in copied:
         assert (REPOSITORY / name).exists()
     sent = [line.removeprefix("!") for line in (REPOSITORY / ".dockerignore").read_text().split()]
@@ -106,3 +110,18 @@ def test_a_core_for_an_hour_costs_what_is_said() -> None:
     costs = program("costs")
     assert costs.cost(3600, 0, cores=2) == pytest.approx(2 * costs.CORE_HOUR)
     assert costs.cost(7200, 10e9, cores=0) == pytest.approx(20 * costs.GB_HOUR)
+
+
+def test_the_image_gets_what_a_run_needs_at_locked_versions(tmp_path: Path) -> None:
+    dockerfile = (REPOSITORY / "Dockerfile").read_text()
+    (program,) = re.findall(r"RUN python -c '(.+?)' > needed.txt", dockerfile, re.S)
+    (tmp_path / "pyproject.toml").write_text((REPOSITORY / "pyproject.toml").read_text())
+    program = program.replace("\\\n", "")  # as a shell reads it
+    needed = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert set(PROJECT["dependencies"]) < set(needed)
+    assert any(line.startswith("boto3") for line in needed)
+    lines = (REPOSITORY / "requirements.lock").read_text().splitlines()
+    locked = {line.split("==")[0].lower().replace("_", "-") for line in lines if "==" in line}
+    assert {re.split(r"[^\w.-]", line)[0].lower() for line in needed} <= locked

@@ -169,15 +169,30 @@ class HanEncoder(nn.Module):
         attention_dropout: Dropout | None = None,
     ) -> Tensor:
         """float32 [N, D]; arguments as of `HanLayer.forward`, draws differing by layer."""
-        h_ND = x_NF
+        h_ND, _ = self.with_shares(
+            x_NF, neighbours, feature_dropout=feature_dropout, attention_dropout=attention_dropout
+        )
+        return h_ND
+
+    def with_shares(
+        self,
+        x_NF: Tensor,
+        neighbours: Sequence[Neighbours],
+        *,
+        feature_dropout: Dropout | None = None,
+        attention_dropout: Dropout | None = None,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The same, and the metapaths' weights [M] in each layer."""
+        h_ND, shares = x_NF, []
         for number, layer in enumerate(self.layers):
-            h_ND, _ = layer(
+            h_ND, share_M = layer(
                 h_ND,
                 neighbours,
                 feature_dropout=feature_dropout and feature_dropout.numbered(number),
                 attention_dropout=attention_dropout and attention_dropout.numbered(number),
             )
-        return h_ND
+            shares.append(share_M)
+        return h_ND, shares
 
 
 def _block_diagonal(vector_Kd: Tensor) -> Tensor:

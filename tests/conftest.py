@@ -15,6 +15,11 @@ os.environ["GCLFLOW_HOME"] = os.path.join(tempfile.gettempdir(), "gclflow-tests-
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One process more than cores: a third of the time goes into waiting for servers and for limits."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of public graphs named by GCLFLOW_TEST_DATA; skips where it is absent."""

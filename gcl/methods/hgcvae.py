@@ -12,6 +12,7 @@ from gcl.config import Config as BaseConfig
 from gcl.errors import NotDefined, UnsuitableSetting
 from gcl.han import HanEncoder, HanLayer
 from gcl.han_attention import Dropout
+from gcl.hetero_graph import Metapath
 from gcl.losses.bank import bank_infonce_loss
 from gcl.losses.esce import reconstruction_loss
 from gcl.losses.grouped import positive_similarity
@@ -221,7 +222,7 @@ class Hgcvae(Method):
             return z_ND.float().cpu().numpy()
 
     def notes(self, data: TrainingData) -> list[str]:
-        """The mode, schedules that did not fit the epochs, and what became of the posterior."""
+        """The mode, schedules that did not fit, weights of metapaths, and what became of the posterior."""
         found = [f"hgcvae in {self.config.mode} mode, reconstruction by {self.config.recon_form}"]
         if not self.config.is_strict:
             found.append(
@@ -235,10 +236,12 @@ class Hgcvae(Method):
                 f"schedules were laid out for method.schedule_epochs={expected}, and training took "
                 f"{num_epochs}: set both alike"
             )
-        if self.posterior is not None:
-            ready = self._ready(data)
-            with evaluation(self), torch.no_grad():
-                mean_ND, log_std_ND = self._posterior_of(self.encoder(ready.x_NF, ready.neighbours), ready)
+        ready = self._ready(data)
+        with evaluation(self), torch.no_grad():
+            h_ND, shares = self.encoder.with_shares(ready.x_NF, ready.neighbours)
+            found.append(f"weights of the metapaths, by layer: {_by_name(shares, metapaths_of(data))}")
+            if self.posterior is not None:
+                mean_ND, log_std_ND = self._posterior_of(h_ND, ready)
                 kl_D = kl_per_dimension(mean_ND, log_std_ND)
                 found.append(
                     f"posterior: {int(active_units(mean_ND))} of {len(kl_D)} dimensions active; divergence a "
@@ -376,3 +379,12 @@ def _both(codes: _Codes) -> tuple[Tensor, Tensor]:
     if codes.mean_ND is None or codes.log_std_ND is None:
         raise ValueError("these settings have no posterior")
     return codes.mean_ND, codes.log_std_ND
+
+
+def _by_name(shares: list[Tensor], metapaths: tuple[Metapath, ...]) -> str:
+    return "; ".join(
+        ", ".join(
+            f"{metapath.name} {float(share):.2f}" for metapath, share in zip(metapaths, share_M, strict=True)
+        )
+        for share_M in shares
+    )

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from gcl.methods.configs.affinity import ESTIMATOR, AffinityConfig, EstimatorName
+from gcl.methods.configs.mixture import MixtureConfig
 from gcl.methods.configs.rows import EnsembleConfig, MethodInputs
 
 PolicyName = Literal[
@@ -111,7 +112,7 @@ class AugclGraphConfig(GraphClSettings, AffinityConfig):
     )
 
 
-class ProGclGraphConfig(GraphClSettings):
+class ProGclGraphConfig(GraphClSettings, MixtureConfig):
     """ProGCL on GraphCL: negatives weigh by how likely they are true ones."""
 
     name: Literal["progcl_graph"] = Field(
@@ -128,20 +129,6 @@ class ProGclGraphConfig(GraphClSettings):
     )
     fit_statistics: FitStatistics = Field(
         "batch", description=FIT_STATISTICS.format(what="the mixture", released="")
-    )
-    initial_false_share: float = Field(
-        0.05, gt=0, lt=1, description="share of false negatives that the fit starts from, in (0, 1)"
-    )
-    similarity_scaling: Literal["min_max", "cosine"] = Field(
-        "min_max",
-        description="cosines are scaled to [0, 1] from the extremes of those fitted to (min_max), or from -1 "
-        "and 1 (cosine)",
-    )
-    num_fit_columns: int = Field(
-        100, ge=1, le=10_000, description="graphs whose similarities with all are fitted to: count >= 1"
-    )
-    num_fit_iterations: int = Field(
-        10, ge=1, le=1000, description="iterations of expectation-maximisation: count >= 1"
     )
 
     @property

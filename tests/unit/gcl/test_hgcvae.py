@@ -337,6 +337,26 @@ def test_notes_say_which_mode_and_what_became_of_the_posterior():
     assert "strict mode, reconstruction by esce_focal" in said
 
 
+def test_notes_say_what_each_metapath_weighs():
+    data = data_of()
+    method = method_of(data=data, num_layers=2)
+    (note,) = (note for note in method.notes(data) if note.startswith("weights of the metapaths"))
+    layers = [
+        dict(pair.rsplit(" ", 1) for pair in layer.split(", "))
+        for layer in note.split(": ", 1)[1].split("; ")
+    ]
+    assert len(layers) == 2
+    for layer in layers:
+        assert list(layer) == [metapath.name for metapath in data.metapaths]
+        assert sum(map(float, layer.values())) == pytest.approx(1, abs=0.02)
+    with torch.no_grad():
+        method.encoder.layers[1].semantic.query.mul_(0)  # all alike
+    (note,) = (note for note in method.notes(data) if note.startswith("weights of the metapaths"))
+    assert {pair.rsplit(" ", 1)[1] for pair in note.split("; ")[1].split(", ")} == {
+        f"{1 / len(data.metapaths):.2f}"
+    }
+
+
 @pytest.mark.parametrize(("epochs", "is_said"), [(1, True), (2, False), (3, True)])
 def test_notes_say_when_schedules_are_laid_out_for_other_epochs(epochs, is_said, tmp_path):
     data, config = data_of(num_nodes=30), TrainConfig(epochs=epochs)

@@ -54,6 +54,14 @@ class GraphBatch:
             torch.from_numpy(np.asarray(collection.graph_N, np.int64)).to(device),
         )
 
+    def sums(self, h_NH: Tensor) -> Tensor:
+        """[G, H] sums over the nodes of each graph, zeros for a graph without nodes.
+
+        Args:
+            h_NH: a row a node.
+        """
+        return h_NH.new_zeros(self.num_graphs, h_NH.shape[1]).index_add(0, self.graph_N, h_NH)
+
 
 class GinEncoder(nn.Module):
     """Layers h' = BatchNorm(ReLU(MLP(h + sum of the neighbours' h))), MLP a linear, ReLU, linear.
@@ -101,9 +109,7 @@ class GinEncoder(nn.Module):
             out_NH = mlp(summed_NH)
             with torch.autocast(h_NH.device.type, enabled=False):
                 h_NH = _normalised(norm, functional.relu(out_NH.float()))
-                pooled.append(
-                    h_NH.new_zeros(batch.num_graphs, h_NH.shape[1]).index_add(0, batch.graph_N, h_NH)
-                )
+                pooled.append(batch.sums(h_NH))
         return torch.cat(pooled, dim=1)
 
 

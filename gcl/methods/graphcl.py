@@ -169,7 +169,10 @@ class GraphCl(Method):
         return shuffled_batches(np.arange(data.num_nodes), epoch=shuffle, seed=seed, batch_size=batch_size)
 
     def embed(self, data: TrainingData, *, batch_size: int = EMBED_ROWS) -> np.ndarray:
-        """float32 [G, D] sums over the nodes of all layers, of the graphs as they are, without projector."""
+        """float32 [G, D] sums over the nodes of all layers, of the graphs as they are, without projector.
+
+        With `input_readout` [G, F + D], the sums of the features first.
+        """
         return np.concatenate(
             [self._embedded(graphs) for _, graphs in self._blocks(collection_of(data), batch_size)]
         )
@@ -177,7 +180,7 @@ class GraphCl(Method):
     def embed_view(
         self, data: TrainingData, *, view: int, seed: int, batch_size: int = EMBED_ROWS
     ) -> np.ndarray:
-        """float32 [G, D] embeddings of one more augmented view of every graph."""
+        """float32 [G, D] or [G, F + D] embeddings of one more augmented view of every graph."""
         return np.concatenate(
             [
                 self._embedded(self._augmented(graphs, seed, "embed_view", view, first))
@@ -221,9 +224,10 @@ class GraphCl(Method):
 
     def notes(self, data: TrainingData) -> list[str]:
         """How a graph of the collection is embedded."""
+        with_input = f"the {self.num_features} node features and " if self.config.input_readout else ""
         return [
-            f"graph embeddings: node sums of {self.config.num_layers} layers of {self.config.hidden_size}, "
-            f"side by side, from {self.num_features} node features"
+            f"graph embeddings: node sums of {with_input}{self.config.num_layers} layers of "
+            f"{self.config.hidden_size}, side by side, from {self.num_features} node features"
         ]
 
     def check(self, data: TrainingData) -> None:
@@ -273,7 +277,10 @@ class GraphCl(Method):
 
     def _embedded(self, graphs: GraphCollection) -> np.ndarray:
         with evaluation(self), torch.no_grad():
-            z_GD = self.encoder(GraphBatch.of(graphs, self.device))
+            batch = GraphBatch.of(graphs, self.device)
+            z_GD = self.encoder(batch)
+            if self.config.input_readout:
+                z_GD = torch.cat([batch.sums(batch.x_NF), z_GD], dim=1)
             z_GD = cosine_rows(z_GD) if self.config.output == "l2" else z_GD
             found: np.ndarray = z_GD.cpu().numpy()
             return found

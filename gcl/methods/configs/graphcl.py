@@ -69,13 +69,19 @@ class GraphClSettings(EnsembleConfig):
         description="whether views and self-loops are those of the code released for GraphCL where that is "
         "not what the paper says, see docs/collections.md",
     )
+    input_readout: bool = Field(
+        False,
+        description="whether an embedding begins with the sums of the nodes' features, layer 0 of the paper "
+        "of the encoder (arXiv 1810.00826, equation 4.2), which the released code leaves out; the contrast "
+        "never sees them",
+    )
     output: Literal["raw", "l2"] = Field(
         "raw", description="embeddings as the encoder gives them (raw), or rows of unit length (l2)"
     )
 
     @property
     def embedding_size(self) -> int:
-        """D, width of the embedding: the layers' side by side."""
+        """D, width of the layers' sums side by side; `input_readout` adds that of the features."""
         return self.num_layers * self.hidden_size
 
 

@@ -295,3 +295,17 @@ def test_one_graph_and_no_features_are_not_defined():
         train(make_method(GraphClConfig(**GIN)), TrainingData(9), TrainConfig(epochs=1), seed=0)
     with pytest.raises(NotDefined, match=r"node features: set dataset\.node_features"):
         build_method(GraphClConfig(**GIN), num_features=0, seed=0)
+
+
+def test_input_readout_puts_the_sums_of_features_before_the_layers():
+    data = make_data("graphcl")
+    plain, with_input = (make_method(GraphClConfig(**GIN, input_readout=wanted)) for wanted in (False, True))
+    z_GD, both_GD = plain.embed(data), with_input.embed(data)
+    x_NF, graph_N = data.collection.union.x_NF, data.collection.graph_N
+    sums_GF = np.zeros((data.collection.num_graphs, NUM_FEATURES))
+    np.add.at(sums_GF, graph_N, x_NF)
+    np.testing.assert_allclose(both_GD[:, :NUM_FEATURES], sums_GF, rtol=1e-5, atol=1e-5)
+    assert np.array_equal(both_GD[:, NUM_FEATURES:], z_GD)
+    assert with_input.embed_view(data, view=0, seed=0).shape == both_GD.shape
+    assert loss_of(plain) == loss_of(with_input)  # the contrast sees the layers alone
+    assert any(f"the {NUM_FEATURES} node features and 2 layers" in note for note in with_input.notes(data))

@@ -20,7 +20,7 @@ run: $(STAMP)  ## the whole pipeline on the embedded data set
 # A file of tests a process at a time, a process a core and one more; each has one thread, so that they do not
 # wait for each other.
 test: $(STAMP)  ## all tests but the nightly ones
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not nightly" --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not nightly" --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test-fast: $(STAMP)  ## unit, property and contract tests
 	$(BIN)/python -m pytest -m "not slow and not fault and not nightly" tests/unit tests/property tests/contract

@@ -20,6 +20,14 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return len(os.sched_getaffinity(0)) + 1
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: at the end one of them would run alone, and the other processes wait."""
+    slow = {
+        item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("fault")
+    }
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of public graphs named by GCLFLOW_TEST_DATA; skips where it is absent."""

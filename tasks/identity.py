@@ -14,6 +14,8 @@ from gcl.config import result_fields
 from tasks.artifact import Artifact, hash_json
 from tasks.closure import closure_digest
 
+_MAX_TOLD = 8
+
 
 def stage_identity(
     *,
@@ -58,20 +60,36 @@ def explain_change(identity: Mapping[str, Any], previous: Mapping[str, Any]) -> 
     """What differs between two identities of a stage, in one line.
 
     Settings come with their old and new value; inputs and code, whose digests say nothing to a reader,
-    by name.
+    by name. Of many settings the first few are told.
     """
     old, new = _flatten(previous), _flatten(identity)
-    changed = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    changed = _changed(old, new)
     inputs = [name.partition(".")[2] for name in changed if name.startswith("inputs.")]
     settings = [
         f"{name} {old.get(name, 'absent')} -> {new.get(name, 'absent')}"
         for name in changed
         if name != "code" and not name.startswith("inputs.")
     ]
+    if (num_more := len(settings) - _MAX_TOLD) > 1:
+        settings = [*settings[:_MAX_TOLD], f"{num_more} more settings"]
     parts = [*settings, *(["code"] if "code" in changed else [])]
     if inputs:
         parts.append(f"inputs {', '.join(inputs)}")
     return "; ".join(parts) or "nothing"
+
+
+def most_similar(identity: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> int | None:
+    """Which of some identities of a stage differs in the fewest entries, the first of equals; None of none.
+
+    A store may hold many data sets and methods: the last run in it need not be one to compare with.
+    """
+    new = _flatten(identity)
+    counts = [len(_changed(_flatten(other), new)) for other in others]
+    return counts.index(min(counts)) if counts else None
+
+
+def _changed(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    return [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
 
 
 @cache

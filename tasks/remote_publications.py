@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -100,11 +101,11 @@ class Publications:
         found = self._known.get(manifest_name(stage, key)) or self._read(manifest_name(stage, key))
         return found if isinstance(found, Published) else None
 
-    def latest(self, stage: str) -> Published | None:
-        """What was published last of a stage."""
+    def recent(self, stage: str, count: int) -> Iterator[Published]:
+        """What was published last of a stage, at most `count`, the newest first; read one by one."""
         listed = sorted(self.remote.list(f"{MANIFESTS}/{stage}/"), key=lambda found: found.modified)
         read = (self._read(found.name) for found in reversed(listed) if _MANIFEST.fullmatch(found.name))
-        return next((published for published in read if isinstance(published, Published)), None)
+        return islice((published for published in read if isinstance(published, Published)), count)
 
     def is_there(self, stage: str, key: str) -> bool:
         """Whether there is anything under a key, intact or not."""

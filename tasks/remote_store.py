@@ -115,10 +115,9 @@ class RemoteStore(Store):
         """Every manifest in the bucket that parses, unverified, by stage and key."""
         return (published.manifest for published in self.publications.all())
 
-    def latest(self, stage: str) -> Manifest | None:
-        """The manifest of a stage that was published last, or None."""
-        published = self.publications.latest(stage)
-        return None if published is None else published.manifest
+    def recent(self, stage: str, count: int) -> Iterator[Manifest]:
+        """The manifests of a stage that were published last, at most `count`, the newest first."""
+        return (published.manifest for published in self.publications.recent(stage, count))
 
     def published_at(self, manifest: Manifest) -> float:
         """When it was published, by the bucket's clock; of what the bucket lacks, when it came here."""

@@ -28,13 +28,14 @@ from tasks.artifact import (
     hash_file,
 )
 from tasks.convert import num_rows, read_schema
-from tasks.identity import explain_change, stage_identity, stage_key
+from tasks.identity import explain_change, most_similar, stage_identity, stage_key
 from tasks.limits import Estimate, require_fit
 from tasks.memory import PeakMemory
 from tasks.store import Store
 from tasks.work import Work
 
 logger = logging.getLogger(__name__)
+_COMPARED_RUNS = 20  # the last ones, of which the most similar explains why a stage runs
 
 
 class StageRequest(BaseModel):
@@ -230,10 +231,12 @@ class Stage:
             return "its artifact was damaged; that is in the quarantine now"
         if store.record_path(self.name, request.key).exists():
             return "its artifact was missing"
-        previous = store.latest(self.name)
-        if previous is None:
+        recent = [manifest.identity for manifest in store.recent(self.name, _COMPARED_RUNS)]
+        nearest = most_similar(request.identity, recent)
+        if nearest is None:
             return "first run of this stage in this store"
-        return f"changed since the last run: {explain_change(request.identity, previous.identity)}"
+        which = "the last run" if nearest == 0 else "the most similar run"
+        return f"changed since {which}: {explain_change(request.identity, recent[nearest])}"
 
 
 def _check_inputs(work: Work) -> int:

@@ -266,15 +266,18 @@ class Store:
             except (OSError, ValueError) as error:
                 logger.warning("%s: %s", path.relative_to(self.root), error)
 
-    def latest(self, stage: str) -> Manifest | None:
-        """The manifest of a stage that was published last, or None."""
+    def recent(self, stage: str, count: int) -> Iterator[Manifest]:
+        """The manifests of a stage that were published last, at most `count`, the newest first."""
         paths = sorted((self.root / stage).glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime_ns)
         for path in reversed(paths):
+            if count == 0:
+                return
             try:
-                return Manifest.load(path.read_bytes())
+                manifest = Manifest.load(path.read_bytes())
             except (OSError, ValueError):
                 continue
-        return None
+            count -= 1
+            yield manifest
 
     def published_at(self, manifest: Manifest) -> float:
         """When it was published, in seconds since 1970."""

@@ -10,7 +10,14 @@ import pytest
 from gcl.smoothing import SmoothingConfig
 from tasks import identity
 from tasks.artifact import Artifact
-from tasks.identity import explain_change, library_versions, resolve_device, stage_identity, stage_key
+from tasks.identity import (
+    explain_change,
+    library_versions,
+    most_similar,
+    resolve_device,
+    stage_identity,
+    stage_key,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 GRAPH = Artifact(kind="graph", uri="ingest/x/graph", digest="d" * 64, num_bytes=1, num_rows={"nodes": 1})
@@ -104,6 +111,29 @@ def test_a_change_is_explained_field_by_field() -> None:
     assert "config.time" not in text
     assert "\n" not in text
     json.dumps(one)
+
+
+@pytest.mark.parametrize(("count", "more"), [(9, None), (10, "2 more settings"), (40, "32 more settings")])
+def test_of_many_changes_the_first_are_told(count: int, more: str | None) -> None:
+    old, new = ({"config": {f"c{k:02}": v for k in range(count)}} for v in (0, 1))
+    parts = explain_change(new, old).split("; ")
+    assert parts[0] == "config.c00 0 -> 1"
+    assert parts[-1] == (more or f"config.c{count - 1:02} 0 -> 1")
+    assert len(parts) == 9
+
+
+def test_the_most_similar_identity_has_the_fewest_changes_and_of_equals_the_first() -> None:
+    base = {"config": {"alpha": 0.1, "name": "a"}, "facts": {"seed": 0}, "inputs": {"graph": "d1"}}
+    other_data = {
+        "config": {"alpha": 0.1, "name": "b", "more": 1},
+        "facts": {"seed": 0},
+        "inputs": {"graph": "d2"},
+    }
+    seeds = [base | {"facts": {"seed": seed}} for seed in (1, 2)]
+    assert most_similar(base, []) is None
+    assert most_similar(base, [other_data]) == 0
+    assert most_similar(base, [other_data, *seeds]) == 1
+    assert most_similar(base, [seeds[0], base]) == 1
 
 
 def test_a_device_is_resolved_before_it_joins_the_key() -> None:

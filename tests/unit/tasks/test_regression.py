@@ -306,7 +306,7 @@ def test_stage_keys_are_the_same_under_other_bounds(store_copy: Path) -> None:
     requests = []
     for config in (tiny(), tiny("regression.max_accuracy_drop=none", "regression.enabled=false")):
         state = PipelineState(config, Store(store_copy))
-        manifest = state.store.latest("ingest")
+        manifest = next(state.store.recent("ingest", 1))
         assert manifest is not None
         state.artifacts.update(manifest.artifacts)
         requests.append((request_ingest(state).key, request_smooth(state).key))

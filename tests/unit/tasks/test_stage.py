@@ -194,6 +194,27 @@ def test_a_result_of_another_run_that_was_waited_for_counts_as_cached(
     assert (report.state, report.reason) == ("cached", "another run has computed it meanwhile")
 
 
+def test_a_store_of_many_data_sets_explains_a_run_by_the_most_similar_one(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tasks.orchestrate
+
+    computed = stage(body)
+
+    def call(_stage: object, request: StageRequest, *_: object, **__: object) -> tuple[object, bool]:
+        return computed.execute(request, store), True
+
+    def reason(**facts: object) -> str:
+        asked = computed.request(Nothing(), store=store, inputs={}, facts=facts)
+        return computed.run(asked, store).reason
+
+    monkeypatch.setattr(tasks.orchestrate, "call_stage", call)
+    assert reason(seed=0, data="one") == "first run of this stage in this store"
+    assert reason(seed=1, data="one") == "changed since the last run: facts.seed 0 -> 1"
+    assert "facts.extra absent -> 5" in reason(seed=0, data="two", extra=5)
+    assert reason(seed=2, data="one") == "changed since the most similar run: facts.seed 1 -> 2"
+
+
 @pytest.mark.parametrize(
     ("kind", "num_nodes", "is_judged"),
     [("embeddings", 50, True), ("embeddings", 49, False), ("controls", 50, False)],

@@ -42,10 +42,24 @@ def flip(path: Path, position: int, bit: int) -> None:
 
 
 def test_published_artifacts_are_found_verified_and_opened(store: Store, published: Manifest) -> None:
-    assert store.find("ingest", KEY) == published == store.latest("ingest")
+    assert store.find("ingest", KEY) == published
+    assert list(store.recent("ingest", 5)) == [published]
     assert (store.open(published.artifacts["graph"]) / "nodes.bin").read_bytes() == FILES["graph/nodes.bin"]
     assert list(published.artifacts) == ["graph", "labels"], "what is volatile is no artifact"
     assert not list((store.root / ".tmp").iterdir())
+
+
+def test_the_most_recent_come_first_and_damaged_ones_not_at_all(store: Store) -> None:
+    for number, name in enumerate(("one", "two", "three", "four")):
+        publish(store, "ingest", key_of(name), FILES)
+        path = store.stage_folder("ingest", key_of(name)) / "manifest.json"
+        os.utime(path, ns=(number, number))
+        if name == "three":
+            path.chmod(0o600)
+            path.write_text("{")
+            os.utime(path, ns=(number, number))
+    assert [manifest.key for manifest in store.recent("ingest", 2)] == [key_of("four"), key_of("two")]
+    assert len(list(store.recent("ingest", 9))) == 3
 
 
 def test_volatile_files_do_not_reach_a_digest(store: Store, published: Manifest) -> None:
@@ -61,7 +75,7 @@ def test_the_store_and_its_files_are_private_and_read_only(store: Store, publish
 
 def test_an_unknown_key_is_not_found(store: Store) -> None:
     assert store.find("ingest", KEY) is None
-    assert store.latest("ingest") is None
+    assert list(store.recent("ingest", 5)) == []
     assert not list((store.root / ".quarantine").iterdir())
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gcl.errors import NotDefined
+from gcl.losses.centred import CentredProducts, centred_products, centred_tile
 from gcl.losses.grouped import cosine_rows
 from gcl.losses.streaming import streaming_logsumexp
 from gcl.losses.streaming_blocks import Tile
@@ -31,17 +32,15 @@ SMALLEST_NORM = 1e-6
 class ViewSimilarity:
     """S = alpha cos(z, z') + (1 - alpha) cos(e, e') of all (node, view) pairs, as products of rows.
 
-    The similarity of node i in view v with node k in view u >= v is ``left[v, u][i] @ right[u][k]``.
+    Embeddings of a sigmoid all have cosines near 1, hence centred products.
 
     Attributes:
-        left: [N, R] a pair of views, already scaled by alpha and 1 - alpha.
-        right: [N, R] a view.
+        products: of the nodes in view v with those in view u >= v, by (v, u); R is the width of their rows.
         positive_N: similarity of a node's own two views, in full precision.
         bound: no similarity is larger than this in magnitude.
     """
 
-    left: Mapping[ViewPair, Tensor]
-    right: tuple[Tensor, Tensor]
+    products: Mapping[ViewPair, CentredProducts]
     positive_N: Tensor
     bound: float
 
@@ -53,11 +52,11 @@ class ViewSimilarity:
     @property
     def width(self) -> int:
         """R."""
-        return self.right[0].shape[1]
+        return self.products[0, 0].left_NR.shape[1]
 
     def tile(self, pair: ViewPair, rows: slice, columns: slice) -> Tensor:
         """The similarities [b, c] of some nodes in one view with some nodes in the other."""
-        return self.left[pair][rows] @ self.right[pair[1]][columns].T
+        return self.products[pair].tile(rows, columns)
 
     def of_pairs(self, pair: ViewPair, nodes_A: Tensor, others_AM: Tensor) -> Tensor:
         """The similarities [A, M] of nodes, in view `pair[0]`, with M others each, in view `pair[1]`.
@@ -65,10 +64,18 @@ class ViewSimilarity:
         The rows of the others are gathered: memory is O(A M R), so hand over blocks of nodes.
         """
         if pair == (1, 0):
-            own_AR, others_NR = self.right[1][nodes_A], self.left[0, 1]
+            table = self.products[0, 1]
+            own_AR, own_A, others_NR, others_N = table.right_MR, table.right_M, table.left_NR, table.left_N
         else:
-            own_AR, others_NR = self.left[pair][nodes_A], self.right[pair[1]]
-        return torch.einsum("ar,amr->am", own_AR, others_NR[others_AM])
+            table = self.products[pair]
+            own_AR, own_A, others_NR, others_N = table.left_NR, table.left_N, table.right_MR, table.right_M
+        found_AM = torch.einsum("ar,amr->am", own_AR[nodes_A], others_NR[others_AM])
+        return found_AM + own_A[nodes_A, None] + others_N[others_AM]
+
+    def detached(self) -> "ViewSimilarity":
+        """The same without gradients."""
+        products = {pair: table.detached() for pair, table in self.products.items()}
+        return ViewSimilarity(products, self.positive_N.detach(), self.bound)
 
 
 class NegativeWeights(Protocol):
@@ -144,8 +151,7 @@ def mixed_similarity(attributes: Cosines, structure: Cosines, alpha: Tensor) -> 
     right = [torch.cat([attributes.right[v], structure.right[v]], dim=1) for v in (0, 1)]
     value = float(alpha.detach())
     return ViewSimilarity(
-        left=left,
-        right=(right[0], right[1]),
+        products={(v, u): centred_products(left[v, u], right[u]) for v, u in VIEW_PAIRS},
         positive_N=(left[0, 1] * right[1]).sum(dim=1),
         bound=abs(value) + abs(1 - value),
     )
@@ -184,17 +190,17 @@ def hsan_loss(
     }
     own = [
         streaming_logsumexp(
-            _weighted_tile((v, v), weights, right_at=1),
-            [similarity.left[v, v], similarity.right[v]],
+            _weighted_tile((v, v), weights),
+            [*_left(similarity.products[v, v]), *_right(similarity.products[v, v])],
             exclude_self=True,
             **options,  # type: ignore[arg-type]
         )[0].over_columns_N
         for v in (0, 1)
     ]
     cross = streaming_logsumexp(
-        _weighted_tile((0, 1), weights, right_at=0),
-        [similarity.left[0, 1]],
-        [similarity.right[1]],
+        _weighted_tile((0, 1), weights),
+        _left(similarity.products[0, 1]),
+        _right(similarity.products[0, 1]),
         **options,  # type: ignore[arg-type]
     )[0]
     first_N = torch.logaddexp(own[0], cross.over_columns_N)
@@ -203,18 +209,25 @@ def hsan_loss(
     return (first_N + second_N).mean() / 2 - positive_N.mean()
 
 
-def _weighted_tile(pair: ViewPair, weights: NegativeWeights | None, *, right_at: int) -> Tile:
-    """M S of a block; `right_at` is the place of the right operand among the columns'."""
+def _left(products: CentredProducts) -> list[Tensor]:
+    return [products.left_NR, products.left_N]
+
+
+def _right(products: CentredProducts) -> list[Tensor]:
+    return [products.right_MR, products.right_M]
+
+
+def _weighted_tile(pair: ViewPair, weights: NegativeWeights | None) -> Tile:
+    """M S of a block; left operands are the first two of the rows, right ones the last two of the columns."""
 
     def tile(
         rows_b: Sequence[Tensor], columns_c: Sequence[Tensor], first_row: int, first_column: int
     ) -> tuple[Tensor]:
-        left_bR, right_cR = rows_b[0], columns_c[right_at]
-        similarity_bc = left_bR @ right_cR.T
+        similarity_bc = centred_tile(*rows_b[:2], *columns_c[-2:])
         if weights is None:
             return (similarity_bc,)
-        rows = slice(first_row, first_row + len(left_bR))
-        columns = slice(first_column, first_column + len(right_cR))
+        rows = slice(first_row, first_row + similarity_bc.shape[0])
+        columns = slice(first_column, first_column + similarity_bc.shape[1])
         return (weights.tile(pair, rows, columns) * similarity_bc,)
 
     return tile

@@ -140,12 +140,7 @@ def frozen_weights(
         is_confident_N: bool, nodes whose cluster is trusted.
         power: beta >= 0.
     """
-    similarity = ViewSimilarity(
-        left={pair: left_NR.detach() for pair, left_NR in similarity.left.items()},
-        right=(similarity.right[0].detach(), similarity.right[1].detach()),
-        positive_N=similarity.positive_N.detach(),
-        bound=similarity.bound,
-    )
+    similarity = similarity.detached()
     extremes = [
         torch.stack(torch.aminmax(similarity.tile(pair, rows, columns))).double()
         for pair in VIEW_PAIRS

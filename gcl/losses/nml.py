@@ -7,7 +7,8 @@ m_ij = softmax_j a_ij and the loss of one direction is the mean over i of
 
 With L1_i = LSE_j a_ij and L2_i = LSE_j (a_ij + s_ij) that is softplus(log(N - 1) + L2_i - L1_i - s_ii) and
 L1_i - log N - mean_j a_ij, and the mean of the logits is a product of mean vectors: no N x N tensor is needed
-(NML-GCL, IJCAI 2025, doi 10.24963/ijcai.2025/794; the streamed form is ours).
+(NML-GCL, IJCAI 2025, doi 10.24963/ijcai.2025/794; the streamed form is ours). A metric may end near uniform
+weights, where its logits are nearly equal and what tells them apart is small: hence centred products.
 
 Legend: N nodes, D embedding, M width of the metric, A anchors, b and c rows and columns of a block.
 """
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from gcl.losses.centred import CentredProducts, centred_products, centred_tile
 from gcl.losses.contrastive import check_views, scaled_cosines
 from gcl.losses.grouped import cosine_rows
 from gcl.losses.streaming import RowsAndColumns, streaming_logsumexp
@@ -118,11 +120,12 @@ def nml_loss(
     u_ND, v_ND, positive_N = scaled_cosines(u_ND, v_ND, temperature)
     with torch.autocast(u_ND.device.type, enabled=False):
         directions = [] if metric is None else _directions(metric, metric_sign / metric_temperature)
+        products = [centred_products(*pair) for pair in directions]
     bound = 1.0 / temperature + (0.0 if metric is None else 1.0 / metric_temperature)
     sums = _sums(
         u_ND,
         v_ND,
-        directions,
+        products,
         exclude_self=not include_self,
         logit_bound=bound,
         block_size=block_size,
@@ -195,7 +198,7 @@ def _directions(metric: MetricRows, scale: float) -> list[tuple[Tensor, Tensor]]
 def _sums(
     u_ND: Tensor,
     v_ND: Tensor,
-    directions: list[tuple[Tensor, Tensor]],
+    directions: list[CentredProducts],
     *,
     exclude_self: bool,
     logit_bound: float,
@@ -208,18 +211,19 @@ def _sums(
         rows: Sequence[Tensor], columns: Sequence[Tensor], _first_row: int, _first_column: int
     ) -> tuple[Tensor, ...]:
         """[b, c] logits: s alone, or a and a + s of each direction."""
+        similarity_bc = rows[-1] @ columns[-1].T
         if len(rows) == 1:
-            return (rows[0] @ columns[0].T,)
+            return (similarity_bc,)
         logits: list[Tensor] = []
-        for row_bM, column_cM in zip(rows[:-1], columns[:-1], strict=True):
-            metric_bc = row_bM @ column_cM.T
-            logits += [metric_bc, torch.addmm(metric_bc, rows[-1], columns[-1].T)]
+        for k in range(0, len(rows) - 1, 2):
+            metric_bc = centred_tile(*rows[k : k + 2], *columns[k : k + 2])
+            logits += [metric_bc, metric_bc + similarity_bc]
         return tuple(logits)
 
     found: list[RowsAndColumns] = streaming_logsumexp(
         tile,
-        [*(u_NM for u_NM, _ in directions), u_ND],
-        [*(v_NM for _, v_NM in directions), v_ND],
+        [*(part for table in directions for part in (table.left_NR, table.left_N)), u_ND],
+        [*(part for table in directions for part in (table.right_MR, table.right_M)), v_ND],
         exclude_self=exclude_self,
         logit_bound=logit_bound,
         block_size=block_size,

@@ -10,7 +10,8 @@ import typer
 from flows import cli_score, show
 from flows.cli_services import add_commands
 from flows.cli_store import STORE_OPTION, store_app
-from flows.config import STAGE_NAMES, StageName, defaults_taken, load_config
+from flows.config import STAGE_NAMES, StageName, defaults_taken, load_config, method_switch
+from gcl.trainer_config import never_weighted
 
 app = typer.Typer(
     name="gclflow",
@@ -94,6 +95,10 @@ def run(
     from flows.running import check_series, parse_seeds, run_pipeline
 
     settings, used = load_config(preset=preset, file=config, overrides=set_ or ())
+    if switch := method_switch(preset=preset, file=config, overrides=set_ or ()):
+        show.switched(switch, settings, origin=str(config or f"preset {used}"))
+    if told := never_weighted(settings.method, settings.train.epochs):
+        show.warning(told)
     record = run_pipeline(
         settings,
         seeds=parse_seeds(seeds, default=settings.seed),

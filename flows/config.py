@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import ByteSize, Field, ValidationError, model_validator
 
+from flows.method_switch import MethodSwitch, switch_method
 from gcl.clustering.config import ClusterConfig
 from gcl.config import Config, operational
 from gcl.evaluation.config import EvaluateConfig
@@ -124,7 +125,8 @@ def load_config(
 
     Where neither a preset nor a file is named, the preset made for the chosen data set and method is
     used if there is one; ``preset="none"`` declines that. Where there is none, the configuration rests on
-    the method's own defaults. A preset or file says all that differs from the plain ones.
+    the method's own defaults. A preset or file says all that differs from the plain ones; under another
+    method than the one it was made for, it takes that method's training, see `flows.method_switch`.
 
     Args:
         preset: name of a preset that comes with gclflow; ``none`` for the method's defaults.
@@ -137,22 +139,29 @@ def load_config(
     Raises:
         ConfigurationError: an unknown preset, a file that does not parse, or a field that does not fit.
     """
-    if preset is not None and file is not None:
-        raise ConfigurationError("give a preset or a configuration file, not both")
-    changes = _read_overrides(overrides)
-    if file is not None:
-        base: dict[str, Any] = _read_toml(file)
-    else:
-        preset = preset or _matching_preset(changes)
-        rests_on_method = preset in (None, "none")
-        base = _defaults_under(changes) if rests_on_method else read_preset(str(preset))["config"]
-    changes = _named_for_data(changes, base)
-    _drop_other_variant(base, changes, section="dataset", tag="format")
-    _drop_other_variant(base, changes, section="method", tag="name")
+    base, changes, preset = _base_and_changes(preset, file, overrides)
+    switch_method(base, changes)
     _merge(base, changes)
     if isinstance(method := base.setdefault("method", {}), dict):
         method.setdefault("name", _DEFAULT_METHOD)
-    return validate_config(base), None if preset == "none" else preset
+    return validate_config(base), preset
+
+
+def method_switch(
+    *, preset: str | None = None, file: Path | None = None, overrides: Sequence[str] = ()
+) -> MethodSwitch | None:
+    """What became of a preset or file whose method the overrides change; None where they do not.
+
+    Args:
+        preset: as for `load_config`.
+        file: as for `load_config`.
+        overrides: as for `load_config`.
+
+    Raises:
+        ConfigurationError: as `load_config`.
+    """
+    base, changes, _ = _base_and_changes(preset, file, overrides)
+    return switch_method(base, changes)
 
 
 def defaults_taken(overrides: Sequence[str]) -> dict[str, Any]:
@@ -223,11 +232,24 @@ def _defaults_under(changes: Mapping[str, Any]) -> dict[str, Any]:
     return dict(method_defaults(_given(changes, "method", "name") or _DEFAULT_METHOD, changes))
 
 
-def _drop_other_variant(base: dict[str, Any], changes: Mapping[str, Any], *, section: str, tag: str) -> None:
-    """Forget a preset's section where the overrides choose another variant: its fields do not apply."""
-    chosen, before = _given(changes, section, tag), _given(base, section, tag)
+def _base_and_changes(
+    preset: str | None, file: Path | None, overrides: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any], str | None]:
+    """What a configuration rests on, what is put over it, and the preset's name."""
+    if preset is not None and file is not None:
+        raise ConfigurationError("give a preset or a configuration file, not both")
+    changes = _read_overrides(overrides)
+    if file is not None:
+        base: dict[str, Any] = _read_toml(file)
+    else:
+        preset = preset or _matching_preset(changes)
+        preset = None if preset == "none" else preset
+        base = _defaults_under(changes) if preset is None else read_preset(preset)["config"]
+    changes = _named_for_data(changes, base)
+    chosen, before = _given(changes, "dataset", "format"), _given(base, "dataset", "format")
     if chosen is not None and before is not None and before != chosen:
-        base.pop(section)
+        base.pop("dataset")  # whose other fields do not apply
+    return _named_for_data(base, changes), changes, preset
 
 
 def _given(values: Mapping[str, Any], section: str, name: str) -> Any:

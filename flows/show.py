@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from flows.compare import Comparison
+    from flows.config import PipelineConfig
+    from flows.method_switch import MethodSwitch
     from flows.record import Metric, RunRecord
     from flows.study_record import StudyRecord
 
@@ -28,6 +30,32 @@ def console() -> Console:
 def error(text: str) -> None:
     """One line on standard error."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"gclflow: {text}", markup=False)
+
+
+def warning(text: str) -> None:
+    """One line on standard error, told before a run that goes on all the same."""
+    error(f"warning: {text}")
+
+
+def switched(switch: "MethodSwitch", config: "PipelineConfig", *, origin: str) -> None:
+    """One line before a run: what a configuration made for another method had to give up.
+
+    Args:
+        switch: what became of it.
+        config: the configuration of the run.
+        origin: the preset or file, in words.
+    """
+    changed = []
+    for key, before in switch.replaced.items():
+        section, _, field = key.partition(".")
+        if (now := getattr(getattr(config, section), field)) != before:
+            told = _assignments({key: now})
+            changed.append(told if before is None else f"{told} (was {before})")
+    parts = [f"method {switch.name} instead of {switch.before}, which {origin} was made for"]
+    if changed:
+        parts.append(f"its own settings: {', '.join(changed)}")
+    parts.append(f"kept of the method: {', '.join(switch.kept) or 'nothing'}")
+    console().print("; ".join(parts), markup=False, soft_wrap=True)
 
 
 def run(record: "RunRecord", *, out: Path, defaults: Mapping[str, Any] | None = None) -> None:

@@ -75,3 +75,19 @@ def check_processes(method: Config) -> None:
             "method.dropout_rate is drawn inside the encoder, where a process sees its share alone: set it "
             "to 0 (method.entry_dropout_rate serves), or train.num_processes=1"
         )
+
+
+def never_weighted(method: Config, num_epochs: int) -> str | None:
+    """What to say of a training that ends before its method weighs a negative; None of any other.
+
+    Args:
+        method: the method's configuration.
+        num_epochs: epochs of the training.
+    """
+    for name in ("warmup_epochs", "start_epoch", "metric_start_epoch"):
+        if (uniform := getattr(method, name, 0)) >= num_epochs:
+            return (
+                f"negatives will never be weighted: method.{name}={uniform} uniform epochs, and "
+                f"train.epochs={num_epochs} has none after them; set one lower or the other higher"
+            )
+    return None

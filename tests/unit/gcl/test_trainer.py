@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from gcl.errors import CheckpointMismatch, NonFiniteLoss, TrainingInterrupted
+from gcl.graph import Graph
 from gcl.methods import build_method
 from gcl.methods.base import TrainingData
-from gcl.methods.configs import DmatIConfig
+from gcl.methods.configs import DmatIConfig, ProGclConfig
 from gcl.trainer import learning_rate_at, train
 from gcl.trainer_config import TrainConfig
 
@@ -273,3 +274,13 @@ def test_epoch_time_is_linear_in_the_number_of_nodes():
         run(method, TrainConfig(epochs=1, batch_size=128), data)
         seconds.append((time.process_time() - started) / num_nodes)
     assert seconds[1] < 1.5 * seconds[0]
+
+
+def test_a_training_that_ends_before_its_weights_warns_at_its_beginning(caplog):
+    config = ProGclConfig(start_epoch=2, hidden_size=4, embedding_size=4, projection_size=4)
+    node = np.arange(20)
+    data = TrainingData(20, graph=Graph.from_edges(node, (node + 1) % 20, np.eye(20)))
+    for epochs, is_told in ((2, True), (3, False)):
+        caplog.clear()
+        run(make_method(config, num_features=20), TrainConfig(epochs=epochs), data)
+        assert ("negatives will never be weighted: method.start_epoch=2" in caplog.text) is is_told

@@ -1,0 +1,66 @@
+"""A kept run as the results page reads it: what it is called, its protocols and its figures."""
+
+from collections.abc import Iterator
+from typing import Any
+
+METRICS = {
+    "node_classification": ("accuracy", "macro_f1"),
+    "graph_classification": ("accuracy", "macro_f1"),
+    "clustering": ("accuracy", "nmi", "ari", "macro_f1"),
+    "link_prediction": ("auc", "average_precision"),
+}
+TITLES = {
+    "accuracy": "accuracy", "macro_f1": "macro-F1", "nmi": "NMI", "ari": "ARI", "auc": "AUC",
+    "average_precision": "AP",
+}  # fmt: skip
+CONTROLS = {"smoothed": "smoothed features", "random_init": "untrained encoder"}
+Record = dict[str, Any]
+
+# What weighs the negatives makes another method of it: with uniform weights nothing of the metric is left.
+_NML_METRICS = {
+    "uniform": "InfoNCE (uniform weights)",
+    "cosine": "nml_gcl, weights from the cosine",
+    "free_form": "nml_gcl, metric in closed form",
+    "network": "nml_gcl, metric network",
+}
+
+
+def title(run: Record) -> str:
+    """The method as it was configured, and what the run's name adds to data set and method."""
+    dataset, method = run["config"]["dataset"]["name"], run["config"]["method"]
+    rest = run["name"].removeprefix(f"{dataset}-").removeprefix(method["name"]).strip("-_ ")
+    return _described(method) + (f" ({rest})" if rest else "")
+
+
+def _described(method: Record) -> str:
+    name = _NML_METRICS[method["metric"]] if method["name"] == "nml_gcl" else method["name"]
+    count = method.get("num_encoders") or 1
+    return name + (f", {count} encoders" if count > 1 else "")
+
+
+def group(metric: Record) -> str:
+    """Clustering protocols share a table, whose rows name them; the others have one each."""
+    return "clustering" if metric["task"] == "clustering" else str(metric["protocol"])
+
+
+def scores(
+    run: Record, task: str, protocol: str, metric: str, *, embedding: str = "method"
+) -> Iterator[tuple[str, Record]]:
+    """Rows of a metric by protocol; the pipeline's own clusters repeat those of kmeans-final."""
+    for row in run["metrics"]:
+        is_it = (row["task"], group(row), row["embedding"], row["metric"]) == (
+            task,
+            protocol,
+            embedding,
+            metric,
+        )
+        if is_it and row["value"] is not None and row["protocol"] != "clusters-artifact":
+            yield row["protocol"], row
+
+
+def spread(metric: Record | None) -> str:
+    """Mean and deviation in percent, or a dash."""
+    if metric is None or metric["value"] is None:
+        return "-"
+    text = f"{100 * metric['value']:.2f}"
+    return text if metric["n"] == 1 else f"{text} ± {100 * (metric['std'] or 0):.2f}"

@@ -1,7 +1,11 @@
 """Automations of a standing server that close runs whose process can no longer do it."""
 
+import logging
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from flows.server import HEARTBEAT_SECONDS
@@ -10,6 +14,9 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.events import AutomationCore
 
+logger = logging.getLogger(__name__)
+
+GRACE_SECONDS = 4.0 * HEARTBEAT_SECONDS
 _ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "Paused")
 
 
@@ -67,6 +74,31 @@ def watch_for_dead_runs(client: "SyncPrefectClient") -> None:
             client.delete_automation(extra.id)
         if not known:
             client.create_automation(automation(silence))
+
+
+_PUT_OFF = """
+UPDATE automation_bucket SET "end" = max("end", strftime('%Y-%m-%d %H:%M:%f000', 'now', ?))
+WHERE automation_id IN (SELECT id FROM automation WHERE name = ?)
+"""
+
+
+def give_grace(database: Path, *, seconds: float = GRACE_SECONDS) -> None:
+    """Let runs be heard again before a server that was down takes them for dead.
+
+    It keeps the deadlines that have passed meanwhile, and would end a run whose heartbeats nobody could
+    receive. There is no way to ask it for this before it looks at them, so it is done while it is down.
+
+    Args:
+        database: of a server that does not run; nothing is done where there is none.
+        seconds: from now, the least that a run then has.
+    """
+    if not database.is_file():
+        return
+    try:
+        with closing(sqlite3.connect(database)) as connection, connection:
+            connection.executemany(_PUT_OFF, [(f"+{seconds} seconds", silence.name) for silence in SILENCES])
+    except sqlite3.Error:  # a database of another version: runs that go on may be taken for dead
+        logger.warning("deadlines of runs could not be put off", exc_info=True)
 
 
 def automation(silence: Silence) -> "AutomationCore":

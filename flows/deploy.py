@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from flows.config import ConfigurationError
 from flows.form import arranged
 from flows.home import Home
+from flows.proxies import client_settings
 from flows.server import ServerNotStarted
 
 if TYPE_CHECKING:
@@ -55,9 +56,9 @@ def connect(environment: Mapping[str, str]) -> "SyncPrefectClient":
     """A client of the server that the environment names."""
     from prefect.client.orchestration import SyncPrefectClient
 
-    return SyncPrefectClient(
-        environment["PREFECT_API_URL"], auth_string=environment.get("PREFECT_API_AUTH_STRING")
-    )
+    url = environment["PREFECT_API_URL"]
+    auth = environment.get("PREFECT_API_AUTH_STRING")
+    return SyncPrefectClient(url, auth_string=auth, httpx_settings=client_settings(url))
 
 
 def make_work_pool(client: "SyncPrefectClient") -> None:

@@ -11,18 +11,19 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from flows.home import Home
+from flows.proxies import is_on_loopback, opener, without_proxy
 from flows.server_safety import without_userinfo
 from flows.service import Service
 
 HEARTBEAT_SECONDS = 30  # the shortest that Prefect allows; runs that are silent for three are taken for dead
 HISTORY_DAYS = 90
 """How long the server remembers runs; the register of runs in the store remembers longer."""
+_KEPT_DEADLINES_DAYS = 7
 _START_SECONDS = 120.0
 _POLL_SECONDS = 0.1
 
@@ -69,7 +70,8 @@ def lasting_server() -> dict[str, str]:
             f"PREFECT_API_URL names {without_userinfo(url)}, which does not answer; unset it to do without"
         )
     auth = os.environ.get("PREFECT_API_AUTH_STRING")
-    return {"PREFECT_API_URL": url} | ({"PREFECT_API_AUTH_STRING": auth} if auth else {})
+    straight = without_proxy() if is_on_loopback(url) else {}
+    return {"PREFECT_API_URL": url, **straight} | ({"PREFECT_API_AUTH_STRING": auth} if auth else {})
 
 
 def client_environment(home: Home) -> dict[str, str]:
@@ -84,6 +86,7 @@ def client_environment(home: Home) -> dict[str, str]:
         "PREFECT_API_URL": url,
         "PREFECT_HOME": str(home.folder / "client"),
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
+        **without_proxy(),
     }
     return settings | ({"PREFECT_API_AUTH_STRING": home.auth} if home.auth else {})
 
@@ -94,7 +97,7 @@ def _private_server(home: Path) -> Iterator[str]:
         folder = stack.enter_context(_database_folder(home))
         port = free_port()
         url = f"http://127.0.0.1:{port}/api"
-        private = server_environment(folder, port) | _WITHOUT_SCHEDULES
+        private = server_environment(folder, port) | _WITHOUT_SCHEDULES | without_proxy()
         log = folder / "server.log"
         with log.open("wb") as output:
             process = subprocess.Popen(  # noqa: S603  our own interpreter, fixed arguments
@@ -144,6 +147,10 @@ def server_environment(folder: Path, port: int) -> dict[str, str]:
         # The database forgets runs that ended long ago, and their events, pages and log lines.
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(HISTORY_DAYS * 86_400),
+        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": f"P{HISTORY_DAYS}D",
+        # A deadline that passed while the server was down is acted on when it is up again. Prefect would drop
+        # it, at start, before it has looked at it: dead runs would stay open, an overdue series unposted.
+        "PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER": f"P{_KEPT_DEADLINES_DAYS}D",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "DO_NOT_TRACK": "1",
@@ -201,7 +208,7 @@ def answers(url: str) -> bool:
     """Whether a Prefect server is there; needs no secret."""
     health = f"{without_userinfo(url).rstrip('/')}/health"
     try:
-        with urllib.request.urlopen(health, timeout=5) as response:  # noqa: S310
+        with opener(health).open(health, timeout=5) as response:
             return bool(response.status == 200)
     except (http.client.HTTPException, ValueError, OSError):
         return False

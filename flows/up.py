@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.config import ConfigurationError
-from flows.dead_runs import watch_for_dead_runs
+from flows.dead_runs import give_grace, watch_for_dead_runs
 from flows.deploy import (
     WORK_POOL,
     connect,
@@ -22,6 +22,7 @@ from flows.deploy import (
 )
 from flows.home import Home
 from flows.orphan import STARTED_BY_UP
+from flows.proxies import without_proxy
 from flows.server import (
     ServerNotStarted,
     answers,
@@ -138,6 +139,7 @@ def _start_server(home: Home, port: int | None, *, auth: bool) -> bool:
     settings = server_environment(home.folder, chosen)
     if home.auth:
         settings["PREFECT_SERVER_API_AUTH_STRING"] = home.auth
+    give_grace(home.folder / "prefect.db")
     child = service.start(server_command(chosen), {**_plain_environment(), **settings}, port=chosen)
     try:
         wait_until_up(f"http://127.0.0.1:{chosen}/api", child, home.log("server"))
@@ -162,7 +164,8 @@ def _register(home: Home, file: Path, folder: Path, environment: Mapping[str, st
 def _start_worker(home: Home, environment: Mapping[str, str], folder: Path) -> bool:
     """Start the worker unless it runs and speaks with this server; returns whether it was started."""
     service = worker(home)
-    speaks_with = hashlib.sha256(repr(sorted(environment.items())).encode()).hexdigest()
+    of_server = sorted(item for item in environment.items() if item[0].startswith("PREFECT_"))
+    speaks_with = hashlib.sha256(repr(of_server).encode()).hexdigest()
     if service.process is not None:
         if service.facts.get("server") == speaks_with:
             return False
@@ -182,9 +185,10 @@ def _stop_worker(home: Home) -> bool:
 
 
 def _plain_environment() -> dict[str, str]:
-    """The environment without what points at another Prefect server or profile."""
+    """The environment without what points at another Prefect server or profile; no proxy for this machine."""
     elsewhere = ("PREFECT_API_", "PREFECT_SERVER_", "PREFECT_HOME", "PREFECT_PROFILE")
-    return {name: value for name, value in os.environ.items() if not name.startswith(elsewhere)}
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(elsewhere)}
+    return plain | without_proxy()
 
 
 def _choose_port(asked: int | None, known: object) -> int:

@@ -127,11 +127,13 @@ def test_history_ends_after_so_many_days(tmp_path: Path, monkeypatch: pytest.Mon
     """As Prefect itself understands the settings: else its database grows for ever."""
     from datetime import timedelta
 
+    from prefect.settings.models.server.events import ServerEventsSettings
     from prefect.settings.models.server.services import ServerServicesDBVacuumSettings
 
-    monkeypatch.setattr(server, "HISTORY_DAYS", 7)  # Prefect's own default is ours
+    monkeypatch.setattr(server, "HISTORY_DAYS", 11)  # Prefect's own are 90, and 7 for events
     for name, value in server_environment(tmp_path, 4200).items():
         monkeypatch.setenv(name, value)
     vacuum = ServerServicesDBVacuumSettings()
     assert vacuum.enabled_vacuum_types >= {"events", "flow_runs"}
-    assert vacuum.retention_period == timedelta(days=7)
+    assert vacuum.retention_period == timedelta(days=11)
+    assert ServerEventsSettings().retention_period == timedelta(days=11)

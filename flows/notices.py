@@ -33,6 +33,8 @@ EVENTS = (
 )
 TEST_EVENT = "gclflow.notice.test"
 OVERDUE_EVENT = "gclflow.series.overdue"
+WATCHED_EVENT = "gclflow.series.watched"
+"""Sent once by `notify`: from then on the first good run of a series is waited for."""
 _MAX_URL = 2_000
 
 
@@ -64,10 +66,11 @@ _PAYLOAD = """
  "details": {% if event.event.startswith("gclflow.") %}{{ event.payload | tojson }}{% else %}{}{% endif %}
 }"""
 
-# The event at hand is the last good run's: what should have followed it did not come.
+# The event at hand is the last good run's, or begins the watch: what should have followed it did not come.
 _OVERDUE_PAYLOAD = """
 {%- set series = event.resource["prefect.resource.name"] | string -%}
-{%- set reason = "no good run since " ~ event.occurred -%}
+{%- set since = "" if event.event == "gclflow.run.finished" else "it is watched, " -%}
+{%- set reason = "no good run since " ~ since ~ event.occurred -%}
 {
  "text": {{ ("gclflow.series.overdue: " ~ series ~ ": " ~ reason) | tojson }},
  "event": "gclflow.series.overdue",
@@ -140,21 +143,38 @@ def install_notice(
 
     with connect(environment) as client:
         block = _save_block(client, url, name)
-        _save_automation(client, name, automation(block, events=events, name=name))
         late = None if overdue is None else overdue_automation(block, overdue, name=name)
-        _save_automation(client, _overdue_name(name), late)
+        is_new = _save_automation(client, _overdue_name(name), late)
+        _save_automation(client, name, automation(block, events=events, name=name))
+        if overdue is not None and is_new:
+            _send(client, WATCHED_EVENT, resource("series", overdue.series), {})
 
 
 def _save_automation(client: "SyncPrefectClient", name: str, wanted: "AutomationCore | None") -> bool:
-    """Create, replace or, for none, delete the automation of a name; returns whether there was one."""
+    """Create, replace or, for none, delete the automation of a name; returns whether anything was changed.
+
+    One that is as wanted is left alone: replaced, it would forget the deadlines that it waits for.
+    """
     known = client.read_automations_by_name(name)
     for extra in known[1 if wanted else 0 :]:
         client.delete_automation(extra.id)
-    if wanted and known:
+    if wanted is None:
+        return bool(known)
+    if known and _is_same(known[0], wanted):
+        if not known[0].enabled:
+            client.resume_automation(known[0].id)
+        return False
+    if known:
         client.update_automation(known[0].id, wanted)
-    elif wanted:
+    else:
         client.create_automation(wanted)
-    return bool(known)
+    return True
+
+
+def _is_same(known: "AutomationCore", wanted: "AutomationCore") -> bool:
+    """Whether two automations do the same; what the server adds, and the switch, apart."""
+    fields = {"name", "description", "trigger", "actions"}
+    return known.model_dump(include=fields) == wanted.model_dump(include=fields)
 
 
 def remove_notice(environment: Mapping[str, str], *, name: str = NAME) -> bool:
@@ -195,7 +215,10 @@ def automation(block: "UUID", *, events: Sequence[str] = EVENTS, name: str = NAM
 
 
 def overdue_automation(block: "UUID", overdue: Overdue, *, name: str = NAME) -> "AutomationCore":
-    """One post when a good run of a series was not followed by another in time; the next one arms it anew."""
+    """One post when a good run of a series was not followed by another in time; the next one arms it anew.
+
+    Before the first good run, `WATCHED_EVENT` arms it.
+    """
     from prefect.events import AutomationCore, CallWebhook, EventTrigger, Posture, ResourceSpecification
 
     wanted = AutomationCore(
@@ -203,8 +226,9 @@ def overdue_automation(block: "UUID", overdue: Overdue, *, name: str = NAME) -> 
         description=f"Posts that {overdue.series} has had no good run for too long (gclflow notify).",
         enabled=True,
         trigger=EventTrigger(
-            after={RUN_FINISHED},
+            after={RUN_FINISHED, WATCHED_EVENT},
             expect={RUN_FINISHED},
+            for_each={"prefect.resource.id"},  # without it the server opens windows that no event has begun
             match=ResourceSpecification(
                 {"prefect.resource.id": [resource("series", overdue.series)["prefect.resource.id"]]}
             ),
@@ -240,18 +264,22 @@ def _server() -> dict[str, str]:
 
 
 def _send_test(environment: Mapping[str, str], name: str) -> None:
-    """An event that every notice posts, sent over HTTP: nothing is queued when this process ends."""
-    from prefect.events import Event, Resource
-
+    """An event that every notice posts."""
     from flows.deploy import connect
 
-    event = Event(
-        event=TEST_EVENT,
-        resource=Resource({"prefect.resource.id": f"gclflow.notice.{name}", "prefect.resource.name": name}),
-        payload={"reason": "notices arrive here"},
-    )
+    about = {"prefect.resource.id": f"gclflow.notice.{name}", "prefect.resource.name": name}
     with connect(environment) as client:
-        client.request("POST", "/events", json=[event.model_dump(mode="json")])
+        _send(client, TEST_EVENT, about, {"reason": "notices arrive here"})
+
+
+def _send(
+    client: "SyncPrefectClient", event: str, about: Mapping[str, str], payload: Mapping[str, str]
+) -> None:
+    """Send an event over HTTP: nothing is queued when this process ends."""
+    from prefect.events import Event, Resource
+
+    made = Event(event=event, resource=Resource(dict(about)), payload=dict(payload))
+    client.request("POST", "/events", json=[made.model_dump(mode="json")]).raise_for_status()
 
 
 def _save_block(client: "SyncPrefectClient", url: str, name: str) -> "UUID":

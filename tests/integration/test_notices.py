@@ -208,7 +208,10 @@ def test_a_series_without_a_good_run_for_too_long_is_posted_once(
 ) -> None:
     from flows.deploy import connect
 
-    install_notice(receiver.url, standing, overdue=Overdue("nightly", timedelta(seconds=12)))
+    def again() -> None:
+        install_notice(receiver.url, standing, overdue=Overdue("nightly", timedelta(seconds=12)))
+
+    again()
     ends = []
     with connect(standing) as client:
         for series, wait in (("nightly", 8.0), ("other", 0.0), ("nightly", 0.0)):
@@ -225,16 +228,40 @@ def test_a_series_without_a_good_run_for_too_long_is_posted_once(
             }
             client.request("POST", "/events", json=[event])
             time.sleep(wait)
+    time.sleep(4)
+    again()  # the deadline that is waited for stays
     (post,) = receiver.wait_for(OVERDUE_EVENT)
     assert datetime.now(UTC) - ends[-1] > timedelta(seconds=12)
     assert post["resource"] == "gclflow.series.nightly"
     assert post["occurred"].startswith(f"{ends[-1]:%Y-%m-%d %H:%M:%S}"), "of the last good run"
     assert "nightly: no good run since" in post["text"]
-    time.sleep(15)
+    assert "watched" not in post["text"]
+    time.sleep(4 * 12)  # in each of these windows nothing comes, too
     assert [found["event"] for found in receiver.posts] == [OVERDUE_EVENT], "once, until the next good run"
     assert notify(None, remove=True) == "removed"
     with connect(standing) as client:
         assert not [found for found in client.read_automations() if found.name.startswith(NAME)]
+        assert not _failed_posts(client)
+
+
+def _failed_posts(client: Any) -> list[Any]:
+    """What the server says of posts that it could not make."""
+    wanted = {"filter": {"event": {"name": ["prefect.automation.action.failed"]}}}
+    return list(client.request("POST", "/events/filter", json=wanted).json()["events"])
+
+
+def test_a_series_that_never_had_a_good_run_is_posted_once(
+    standing: dict[str, str], receiver: Receiver
+) -> None:
+    began = datetime.now(UTC)
+    install_notice(receiver.url, standing, overdue=Overdue("newborn", timedelta(seconds=10)))
+    (post,) = receiver.wait_for(OVERDUE_EVENT)
+    assert datetime.now(UTC) - began > timedelta(seconds=10)
+    assert post["resource"] == "gclflow.series.newborn"
+    assert "newborn: no good run since it is watched, " in post["text"]
+    time.sleep(25)
+    assert len(receiver.posts) == 1
+    remove_notice(standing)
 
 
 def test_what_comes_from_data_arrives_as_text(noticed: Receiver, standing: dict[str, str]) -> None:

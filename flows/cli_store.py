@@ -112,14 +112,18 @@ def store_gc(
     """Remove what no recent result was made from, the quarantine, and unfinished work older than that.
 
     Always kept, with everything they were made from: the newest result of each stage, pinned runs, the last
-    good run of each series. What a stage is working on now is left alone.
+    good run of each series. What a stage is working on now is left alone. While an entry of the register of
+    runs cannot be read, no artifact is removed, since that run may be pinned: exit 5.
     """
     from flows.config import ConfigurationError
     from tasks.maintenance import collect_garbage
 
     if not keep_days >= 0:  # nor nan, which is older than nothing
         raise ConfigurationError(f"--keep-days takes a number of days, 0 or more; got {keep_days}")
-    show_store.collected(collect_garbage(_open(store), keep_days=keep_days, dry_run=dry_run), dry_run=dry_run)
+    found = collect_garbage(_open(store), keep_days=keep_days, dry_run=dry_run)
+    show_store.collected(found, dry_run=dry_run)
+    if found.blocked:
+        raise typer.Exit(5)
 
 
 def _open(store: str) -> "Store":

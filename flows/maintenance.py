@@ -19,7 +19,7 @@ _SHOWN = 20
 
 
 class StoreDamaged(Exception):
-    """Something in the store did not hold the bytes it was published with; it is in the quarantine now."""
+    """Something in the store did not hold the bytes it was published with, or an entry cannot be read."""
 
 
 class MaintenanceRecord(BaseModel):
@@ -59,7 +59,9 @@ def maintenance(
 
     Logs of the standing server and worker that have grown large are set aside, too. Whatever is damaged is
     moved to the quarantine and computed again by the next run that needs it. The flow then fails, after it
-    has finished its work: bytes that change by themselves are a sign of a bad disk.
+    has finished its work: bytes that change by themselves are a sign of a bad disk. While an entry of the
+    register of runs cannot be read, there or in the quarantine, no result is removed, since that run may be
+    pinned; the flow fails until somebody has dealt with it.
 
     Pinned runs, the last good run of each series, the newest result of each stage, all that these were made
     from, and work under way are never removed.
@@ -94,8 +96,8 @@ def maintenance(
         for name in Home().trim_logs():
             get_run_logger().info("%s had grown large and was set aside", name)
     _show(record)
-    if damaged:
-        raise StoreDamaged(damage_message(record))
+    if damaged or collected.blocked:
+        raise StoreDamaged("; ".join(filter(None, (damage_message(record), blocked_message(record)))))
     return record
 
 
@@ -117,13 +119,27 @@ def _forget(store: str, *, keep_runs: int, dry_run: bool) -> dict[str, tuple[str
 
 
 def damage_message(record: MaintenanceRecord) -> str:
-    """What is damaged, where it is now and what to do, in one line."""
+    """What is damaged, where it is now and what to do, in one line; empty where nothing is."""
+    if not record.damaged:
+        return ""
     place = "left where it is (dry run)" if record.is_dry_run else "in the quarantine now"
     more = f"; and {len(record.damaged) - 3} more" if len(record.damaged) > 3 else ""
     return (
         f"{len(record.damaged)} damaged in store {record.store}, {place}: "
         f"{'; '.join(record.damaged[:3])}{more}. "
         "The next run computes again what it needs of it; if this happens again, check the disk"
+    )
+
+
+def blocked_message(record: MaintenanceRecord) -> str:
+    """Why no result was removed, and what to do, in one line; empty where nothing stood in the way."""
+    blocked = record.collected.blocked
+    if not blocked:
+        return ""
+    more = f"; and {len(blocked) - 3} more" if len(blocked) > 3 else ""
+    return (
+        f"no result of store {record.store} was removed, since a run that cannot be read may be pinned: "
+        f"{'; '.join(blocked[:3])}{more}. Put a copy back or delete it from the quarantine (docs/store.md)"
     )
 
 
@@ -141,12 +157,16 @@ def maintenance_markdown(record: MaintenanceRecord) -> str:
     lines += [f"| entries of series {name} | {len(ids)} | |" for name, ids in record.forgotten.items()]
     if not record.collected.kinds and not record.forgotten:
         lines += ["| nothing | 0 | 0 |"]
-    if record.damaged:
-        lines += ["", "## Damaged", ""]
-        lines += [f"- `{line.replace('`', chr(39))}`" for line in record.damaged[:_SHOWN]]
-        if len(record.damaged) > _SHOWN:
-            lines += [f"- and {len(record.damaged) - _SHOWN} more"]
+    lines += _listed("Damaged", record.damaged)
+    lines += _listed("Cannot be read, so no result was removed", record.collected.blocked)
     return "\n".join(lines)
+
+
+def _listed(title: str, found: tuple[str, ...]) -> list[str]:
+    if not found:
+        return []
+    more = [f"- and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
+    return ["", f"## {title}", "", *(f"- `{line.replace('`', chr(39))}`" for line in found[:_SHOWN]), *more]
 
 
 def _show(record: MaintenanceRecord) -> None:

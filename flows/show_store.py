@@ -66,6 +66,10 @@ def collected(found: "Collected", *, dry_run: bool) -> None:
     """What garbage collection removed: every path, and the sum of each kind."""
     for path in found.folders:
         console().print(path, markup=False, soft_wrap=True)
+    for line in found.blocked:
+        console().print(f"cannot be read, perhaps a pinned run: {line}", markup=False, soft_wrap=True)
+    if found.blocked:
+        console().print("so no stage folder goes; docs/store.md says what to do", markup=False)
     verb = "would remove" if dry_run else "removed"
     for kind in found.kinds:
         console().print(f"{verb} {kind.num_paths} {kind.kind}, {kind.num_bytes / 2**20:.1f} MB", markup=False)

@@ -1,5 +1,6 @@
 """Keeping a store healthy: verify every byte, remove what nothing recent was made from."""
 
+import math
 import os
 import re
 import time
@@ -21,7 +22,7 @@ from tasks.in_use import (
 )
 from tasks.remote_maintenance import collect_unpublished, verify_published
 from tasks.remote_store import RemoteStore, is_made
-from tasks.runs import Runs
+from tasks.runs import Roots, Runs
 from tasks.store import MARKER, Store, local_path
 from tasks.store_address import remote_address
 
@@ -48,11 +49,13 @@ class Collected:
         folders: paths relative to the store.
         num_bytes: what they took.
         kinds: the same, summed up by kind.
+        blocked: why no stage folder was removed, a line for each entry of the register that cannot be read.
     """
 
     folders: tuple[str, ...]
     num_bytes: int
     kinds: tuple[Removed, ...] = ()
+    blocked: tuple[str, ...] = ()
 
 
 def open_store(root: Path | str) -> Store:
@@ -106,6 +109,9 @@ def collect_garbage(store: Store, *, keep_days: float, dry_run: bool = False) ->
     Work under way is never touched: a stage whose lock is held or which is being written, and unfinished
     work of which anything was written in the last hour. The register of runs is left alone.
 
+    Entries of the register that cannot be read, there or in the quarantine, may be of pinned runs. While
+    there are any, no stage folder goes, nor those entries.
+
     What other machines are doing with a store in a bucket cannot be seen: there, what was published in the
     last hour is a root always, and unpublished uploads stay for a day.
 
@@ -121,8 +127,9 @@ def collect_garbage(store: Store, *, keep_days: float, dry_run: bool = False) ->
     if not keep_days >= 0:  # nor nan, which is older than nothing
         raise ValueError(f"keep_days must be 0 days or more; got {keep_days}")
     before = time.time() - keep_days * _SECONDS_A_DAY
+    roots = Runs(store).roots()
     gone: list[tuple[str, str, int]] = []
-    for kind, path in list(_doomed(store, before)):
+    for kind, path in list(_doomed(store, before, roots)):
         try:
             size = store.num_bytes(path)
             if dry_run or _remove(store, kind, path):
@@ -130,26 +137,28 @@ def collect_garbage(store: Store, *, keep_days: float, dry_run: bool = False) ->
         except FileNotFoundError:  # its owner, or another collection, was faster
             continue
     if isinstance(store, RemoteStore):
-        gone += collect_unpublished(store, before=before, dry_run=dry_run)
+        gone += collect_unpublished(store, before=before, roots=roots, dry_run=dry_run)
     return Collected(
         tuple(sorted(name for _, name, _ in gone)),
         sum(size for _, _, size in gone),
         tuple(_summed(kind, gone) for kind in dict.fromkeys(kind for kind, _, _ in gone)),
+        roots.unreadable,
     )
 
 
-def _doomed(store: Store, before: float) -> Iterator[tuple[str, Path]]:
+def _doomed(store: Store, before: float, roots: Roots) -> Iterator[tuple[str, Path]]:
     """Kind and path of all that is to go."""
     folders = {(m.stage, m.key): m for m in store.manifests()}
-    unkept = folders.keys() - with_ancestry(folders, _roots(store, folders, before))
+    kept = with_ancestry(folders, _roots(store, folders, before) | roots.addresses)
+    unkept = set() if roots.unreadable else folders.keys() - kept
     for address in sorted(unkept):
         yield _FOLDERS, store.stage_folder(*address)
     for path in sorted((store.root / ".quarantine").iterdir()):
-        if path.lstat().st_mtime < before:
+        if path.name not in roots.evidence and _written_at(path) < before:
             yield _QUARANTINED, path
     written_before = min(before, time.time() - GRACE_SECONDS)
     for path in sorted((store.root / ".scratch").iterdir()):
-        if last_written(path) < written_before and not _is_worked_on(store, path.name):
+        if _written_at(path, inside=True) < written_before and not _is_worked_on(store, path.name):
             yield _UNFINISHED, path
     for path in sorted((store.root / ".results").iterdir()):
         if _is_stale_record(store, path, unkept, before):
@@ -159,22 +168,32 @@ def _doomed(store: Store, before: float) -> Iterator[tuple[str, Path]]:
 
 def _locks_and_logs(store: Store, before: float, written_before: float) -> Iterator[tuple[str, Path]]:
     for path in sorted((store.root / ".locks").iterdir()):
-        if path.lstat().st_mtime < written_before and not is_held(path):
+        if _written_at(path) < written_before and not is_held(path):
             yield _LOCKS, path
     for path in sorted((store.root / ".server").glob("*.log*")):
         is_open = path.suffix == ".log" and is_held(store.root / ".server" / "lock")
-        if path.lstat().st_mtime < before and not is_open:
+        if _written_at(path) < before and not is_open:
             yield _LOGS, path
 
 
 def _roots(store: Store, folders: dict[Address, Manifest], before: float) -> set[Address]:
-    ages = {address: store.published_at(manifest) for address, manifest in folders.items()}
+    times = {address: store.published_at(manifest) for address, manifest in folders.items()}
+    ages = {address: age for address, age in times.items() if age is not None}
     newest = {stage: (stage, key) for stage, key in sorted(ages, key=lambda address: ages[address])}
     if store.is_shared or is_anything_running(store):
         before = min(before, time.time() - GRACE_SECONDS)
-    recent = {address for address, age in ages.items() if age >= before}
+    # What has vanished since it was listed is being replaced, or collected by another process.
+    recent = {address for address in folders if ages.get(address, math.inf) >= before}
     in_use = {a for digest in inputs_in_use(store) for a in makers_of(folders).get(digest, ())}
-    return recent | set(newest.values()) | in_use | (Runs(store).roots() & folders.keys())
+    return recent | set(newest.values()) | in_use
+
+
+def _written_at(path: Path, *, inside: bool = False) -> float:
+    """When a path was last written, or anything inside of it; never long ago for one that has vanished."""
+    try:
+        return last_written(path) if inside else path.lstat().st_mtime
+    except FileNotFoundError:  # another collection, or its owner, was faster
+        return math.inf
 
 
 def _is_worked_on(store: Store, name: str) -> bool:
@@ -188,7 +207,7 @@ def _is_stale_record(store: Store, path: Path, unkept: set[Address], before: flo
         return False
     address = (match["stage"], match["key"])
     is_gone = not store.stage_folder(*address).exists()
-    return address in unkept or (is_gone and path.lstat().st_mtime < before)
+    return address in unkept or (is_gone and _written_at(path) < before)
 
 
 def _remove(store: Store, kind: str, path: Path) -> bool:

@@ -13,7 +13,7 @@ from tasks.errors import ArtifactCorrupted
 from tasks.in_use import GRACE_SECONDS, is_anything_running
 from tasks.remote import AT_ONCE, DATA, QUARANTINE, Listed, data_prefix
 from tasks.remote_store import RemoteStore
-from tasks.runs import Runs
+from tasks.runs import Roots
 from tasks.sealed import unseal
 from tasks.store import Store
 
@@ -48,7 +48,7 @@ def verify_published(store: RemoteStore, *, quarantine: bool) -> list[str]:
     return damaged
 
 
-def collect_unpublished(store: RemoteStore, *, before: float, dry_run: bool) -> list[Gone]:
+def collect_unpublished(store: RemoteStore, *, before: float, roots: Roots, dry_run: bool) -> list[Gone]:
     """Remove uploads that no publication names, old quarantine, and cached copies of what the bucket lacks.
 
     An upload is left alone for a day after its last file: another machine may be at it. What the quarantine
@@ -57,11 +57,12 @@ def collect_unpublished(store: RemoteStore, *, before: float, dry_run: bool) -> 
     Args:
         store: the store.
         before: time (seconds since 1970) before which quarantine and copies are old.
+        roots: what the register of runs keeps; while entries of it cannot be read, no copy goes.
         dry_run: only say what would go.
     """
     given_up = time.time() - UPLOAD_SECONDS
     uploads = _by_attempt(store.remote.list(f"{DATA}/"))  # before the publications: of those, none is missed
-    notes = list(store.remote.list(f"{QUARANTINE}/"))
+    notes = [note for note in store.remote.list(f"{QUARANTINE}/") if note.name not in roots.evidence]
     old = [note for note in notes if note.modified < before]
     named = {
         data_prefix(found.manifest.stage, found.manifest.key, found.publication.attempt)
@@ -83,7 +84,7 @@ def collect_unpublished(store: RemoteStore, *, before: float, dry_run: bool) -> 
             for attempt, files in doomed.items()
         ),
         *((_NOTES, note.name, note.num_bytes) for note in old),
-        *_collect_copies(store, before=min(before, time.time() - GRACE_SECONDS), dry_run=dry_run),
+        *_collect_copies(store, roots, before=min(before, time.time() - GRACE_SECONDS), dry_run=dry_run),
     ]
 
 
@@ -111,12 +112,12 @@ def _attempts_of(store: RemoteStore, notes: Iterable[Listed]) -> set[str]:
     return attempts
 
 
-def _collect_copies(store: RemoteStore, *, before: float, dry_run: bool) -> list[Gone]:
+def _collect_copies(store: RemoteStore, roots: Roots, *, before: float, dry_run: bool) -> list[Gone]:
     """Remove what the cache has and the bucket no longer: collected from another machine, or damaged there.
 
     What was never uploaded stays, and so does what runs to be kept consist of: this may be the last copy.
     """
-    if is_anything_running(store):  # here, on such a copy perhaps
+    if is_anything_running(store) or roots.unreadable:  # here, on such a copy perhaps; or nobody knows
         return []
     gone, published = [], set(store.publications.addresses())
     here = list(store.folders_here())
@@ -124,7 +125,7 @@ def _collect_copies(store: RemoteStore, *, before: float, dry_run: bool) -> list
         for address in published.intersection(here):
             store.mark_uploaded(*address)
     doomed = [address for address in here if address not in published and store.is_uploaded(*address)]
-    kept = _of_kept_runs(store) if doomed else set()
+    kept = _of_kept_runs(store, roots) if doomed else set()
     for address in doomed:
         path = store.stage_folder(*address)
         try:
@@ -139,7 +140,7 @@ def _collect_copies(store: RemoteStore, *, before: float, dry_run: bool) -> list
     return gone
 
 
-def _of_kept_runs(store: RemoteStore) -> set[Address]:
+def _of_kept_runs(store: RemoteStore, roots: Roots) -> set[Address]:
     """What pinned and last good runs consist of and were made from, as far as it is here or in the bucket."""
     manifests = chain(store.manifests(), Store.manifests(store))
-    return with_ancestry({(m.stage, m.key): m for m in manifests}, Runs(store).roots())
+    return with_ancestry({(m.stage, m.key): m for m in manifests}, roots.addresses)

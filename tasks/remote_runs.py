@@ -8,10 +8,13 @@ from typing import Any
 
 from tasks.remote import AT_ONCE, QUARANTINE, RUNS, Stored
 from tasks.remote_store import RemoteStore
-from tasks.run_files import SERIES, RunFiles
+from tasks.run_files import RUN, SERIES, Quarantined, RunFiles
 from tasks.sealed import MAX_BYTES, seal, unseal
 
 _OBJECT = re.compile(rf"{RUNS}/(?P<series>{SERIES})/(?P<name>[A-Za-z0-9_-]+)\.json")
+_QUARANTINED = re.compile(
+    rf"(?P<note>{QUARANTINE}/runs-(?P<series>{SERIES})-(?P<run>{RUN})-[0-9a-f]{{8}})\.damaged"
+)
 
 
 class RemoteRunFiles(RunFiles):
@@ -70,6 +73,12 @@ class RemoteRunFiles(RunFiles):
         self.remote.put(f"{kept}.damaged", stored.data)
         self.remote.put(f"{kept}.json", seal({"run": f"{series}/{name}", "reason": reason}))
         self.delete(series, [name])
+
+    def quarantined(self) -> list[Quarantined]:
+        """See `RunFiles`."""
+        listed = self.remote.list(f"{QUARANTINE}/runs-")
+        matches = [match for found in listed if (match := _QUARANTINED.fullmatch(found.name))]
+        return [Quarantined(m["series"], m["run"], (m[0], f"{m['note']}.json")) for m in matches]
 
     def _names(self, prefix: str) -> list[tuple[str, str]]:
         matches = (_OBJECT.fullmatch(found.name) for found in self.remote.list(f"{RUNS}/{prefix}"))

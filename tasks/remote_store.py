@@ -119,7 +119,7 @@ class RemoteStore(Store):
         """The manifests of a stage that were published last, at most `count`, the newest first."""
         return (published.manifest for published in self.publications.recent(stage, count))
 
-    def published_at(self, manifest: Manifest) -> float:
+    def published_at(self, manifest: Manifest) -> float | None:
         """When it was published, by the bucket's clock; of what the bucket lacks, when it came here."""
         published = self.publications.known(manifest.stage, manifest.key)
         return super().published_at(manifest) if published is None else published.modified

@@ -5,14 +5,24 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from tasks.sealed import MAX_BYTES
 from tasks.small_files import read_small, sync_folder, write_small
 from tasks.store import Store
 
 SERIES = r"[a-z0-9][a-z0-9_-]{0,63}"
+RUN = r"[0-9]{8}T[0-9]{9}Z-[0-9a-f]{6}"
 _FOLDER, _LOCK = ".runs", ".lock"
+_QUARANTINED = re.compile(rf"(?P<series>{SERIES})-(?P<run>{RUN})\.json-[0-9a-f]{{8}}")
+
+
+class Quarantined(NamedTuple):
+    """An entry of the register in the quarantine: what it was, and the files it is now, its note last."""
+
+    series: str
+    run: str
+    files: tuple[str, str]
 
 
 class RunFiles:
@@ -70,6 +80,12 @@ class RunFiles:
     def quarantine(self, series: str, name: str, reason: str) -> None:
         """Move a damaged file out of the way."""
         self.store.quarantine(self.folder / series / f"{name}.json", reason)
+
+    def quarantined(self) -> list[Quarantined]:
+        """The entries that lie in the quarantine."""
+        names = sorted(path.name for path in (self.store.root / ".quarantine").iterdir())
+        matches = [match for name in names if (match := _QUARANTINED.fullmatch(name))]
+        return [Quarantined(m["series"], m["run"], (m[0], f"{m[0]}.json")) for m in matches]
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:

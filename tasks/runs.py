@@ -9,6 +9,7 @@ series, are roots of garbage collection: their artifacts, and all that these wer
 import logging
 import re
 import uuid
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -17,17 +18,16 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from tasks.artifact import Artifact
 from tasks.errors import UnknownArtifact
 from tasks.remote_store import RemoteStore
-from tasks.run_files import SERIES, RunFiles
+from tasks.run_files import RUN, SERIES, RunFiles
 from tasks.store import Store
 
 logger = logging.getLogger(__name__)
 
 KEPT_RUNS = 365
 _POINTER = "last-good"
-_RUN = r"[0-9]{8}T[0-9]{9}Z-[0-9a-f]{6}"
 
 SeriesName = Annotated[str, StringConstraints(pattern=rf"^{SERIES}$")]
-RunId = Annotated[str, StringConstraints(pattern=rf"^{_RUN}$")]
+RunId = Annotated[str, StringConstraints(pattern=rf"^{RUN}$")]
 _StageName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 _Key = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -80,6 +80,22 @@ class RunEntry(BaseModel):
     pinned: bool = False
 
 
+@dataclass(frozen=True)
+class Roots:
+    """What the register keeps from garbage collection.
+
+    Attributes:
+        addresses: (stage, key) of all that pinned runs and the last good run of each series consist of.
+        unreadable: entries that may have been pinned or last good and cannot be read, one line each. While
+            there is one, nobody knows what else is a root.
+        evidence: names of the files in the quarantine that such entries are now.
+    """
+
+    addresses: frozenset[tuple[str, str]]
+    unreadable: tuple[str, ...] = ()
+    evidence: frozenset[str] = frozenset()
+
+
 class Runs:
     """The register of runs of a store; any number of processes may use it at once.
 
@@ -112,16 +128,7 @@ class Runs:
         Raises:
             ValueError: no series can have this name.
         """
-        found: list[RunEntry] = []
-        for name in self.series() if series is None else [_checked(series)]:
-            for run in self.files.runs(name):
-                try:
-                    found.append(self._load(name, run))
-                except FileNotFoundError:  # forgotten meanwhile
-                    continue
-                except (OSError, ValueError) as error:
-                    logger.warning("run %s/%s skipped: %s", name, run, _one_line(error))
-        return sorted(found, key=lambda entry: (entry.run, entry.series))
+        return self._survey(self.series() if series is None else [_checked(series)])[0]
 
     def series(self) -> list[str]:
         """The names of all series."""
@@ -218,16 +225,25 @@ class Runs:
         """
         return self._set_pinned(run, pinned=False)
 
-    def roots(self) -> set[tuple[str, str]]:
-        """(stage, key) of all that pinned runs and the last good run of each series consist of."""
-        entries = [entry for entry in self.entries() if entry.pinned]
-        entries += [good for name in self.series() if (good := self.last_good(name)) is not None]
-        addresses = {address for entry in entries for address in entry.keys.items()}
-        for entry in entries:
-            for artifact in entry.artifacts.values():
-                stage, _, rest = artifact.uri.partition("/")
-                addresses.add((stage, rest.partition("/")[0]))
-        return addresses
+    def roots(self) -> Roots:
+        """What pinned runs and the last good run of each series consist of, and what cannot be read.
+
+        An entry in the quarantine counts as long as none that can be read has taken its place.
+        """
+        entries, unreadable = self._survey(self.series())
+        readable = {(entry.series, entry.run) for entry in entries}
+        moved = [found for found in self.files.quarantined() if (found.series, found.run) not in readable]
+        unreadable += [
+            f"run {found.series}/{found.run}: in the quarantine, {found.files[0]}" for found in moved
+        ]
+        kept = [entry for entry in entries if entry.pinned]
+        for name in {entry.series for entry in entries}:
+            kept += self._last_good_among([entry for entry in entries if entry.series == name], name)
+        return Roots(
+            frozenset(address for entry in kept for address in _addresses(entry)),
+            tuple(unreadable),
+            frozenset(file for found in moved for file in found.files),
+        )
 
     def forget(self, series: str, *, keep: int = KEPT_RUNS, dry_run: bool = False) -> list[str]:
         """Drop the oldest entries beyond the newest `keep`; pinned ones and the last good one stay.
@@ -256,6 +272,30 @@ class Runs:
                 self.files.delete(series, surplus)
         return surplus
 
+    def _survey(self, series: list[str]) -> tuple[list[RunEntry], list[str]]:
+        """The entries of some series, oldest first, and a line about each file that cannot be read."""
+        found: list[RunEntry] = []
+        unreadable: list[str] = []
+        for name in series:
+            for run in self.files.runs(name):
+                try:
+                    found.append(self._load(name, run))
+                except FileNotFoundError:  # forgotten meanwhile
+                    continue
+                except (OSError, ValueError) as error:
+                    logger.warning("run %s/%s skipped: %s", name, run, _one_line(error))
+                    unreadable.append(f"run {name}/{run}: {_one_line(error)}")
+        return sorted(found, key=lambda entry: (entry.run, entry.series)), unreadable
+
+    def _last_good_among(self, entries: list[RunEntry], series: str) -> list[RunEntry]:
+        """The run a series' pointer names; where nobody can tell which that was, every good one."""
+        good = [entry for entry in entries if entry.good]
+        try:
+            pointed = self._pointed(series)
+        except (OSError, ValueError, TypeError, KeyError):
+            return good
+        return [entry for entry in good if entry.run == pointed] or good
+
     def _set_pinned(self, run: str, *, pinned: bool) -> RunEntry:
         with self.files.exclusive():
             changed = self.find(run).model_copy(update={"pinned": pinned})
@@ -276,7 +316,10 @@ class Runs:
 
     def _named(self, series: str) -> RunEntry:
         """The entry that a series' pointer names."""
-        return self._load(series, str(self.files.read(series, _POINTER)["run"]))
+        return self._load(series, self._pointed(series))
+
+    def _pointed(self, series: str) -> str:
+        return str(self.files.read(series, _POINTER)["run"])
 
     def _damage(self, series: str, name: str) -> str | None:
         """Why a file cannot be read; None where it can, or is not there."""
@@ -295,6 +338,15 @@ def _files(store: Store) -> RunFiles:
     return RunFiles(store)
 
 
+def _addresses(entry: RunEntry) -> set[tuple[str, str]]:
+    """(stage, key) of what a run consists of."""
+    addresses = set(entry.keys.items())
+    for artifact in entry.artifacts.values():
+        stage, _, rest = artifact.uri.partition("/")
+        addresses.add((stage, rest.partition("/")[0]))
+    return addresses
+
+
 def _as_written(entry: RunEntry) -> RunEntry:
     """The entry after a round trip through JSON, validated again: copies of models are not."""
     return RunEntry.model_validate_json(entry.model_dump_json())
@@ -309,7 +361,7 @@ def _checked(series: str) -> str:
 
 
 def _checked_run(run: str) -> str:
-    if not re.fullmatch(_RUN, run):
+    if not re.fullmatch(RUN, run):
         raise ValueError(f"{run!r} is not the id of a run")
     return run
 

@@ -228,7 +228,9 @@ class Store:
         except FileNotFoundError:  # another process was faster
             return target
         os.utime(target, follow_symlinks=False)  # garbage collection counts its age from here
-        target.with_suffix(".json").write_text(json.dumps({"folder": target.name, "reason": reason}))
+        target.with_name(f"{target.name}.json").write_text(
+            json.dumps({"folder": target.name, "reason": reason})
+        )
         return target
 
     def remove(self, path: Path) -> int:
@@ -268,8 +270,8 @@ class Store:
 
     def recent(self, stage: str, count: int) -> Iterator[Manifest]:
         """The manifests of a stage that were published last, at most `count`, the newest first."""
-        paths = sorted((self.root / stage).glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime_ns)
-        for path in reversed(paths):
+        dated = [(_modified_ns(path), path) for path in (self.root / stage).glob(f"*/{MANIFEST}")]
+        for _, path in sorted(dated, reverse=True):
             if count == 0:
                 return
             try:
@@ -279,9 +281,10 @@ class Store:
             count -= 1
             yield manifest
 
-    def published_at(self, manifest: Manifest) -> float:
-        """When it was published, in seconds since 1970."""
-        return (self.stage_folder(manifest.stage, manifest.key) / MANIFEST).stat().st_mtime
+    def published_at(self, manifest: Manifest) -> float | None:
+        """When it was published, in seconds since 1970; None where it is gone."""
+        modified_ns = _modified_ns(self.stage_folder(manifest.stage, manifest.key) / MANIFEST)
+        return modified_ns / 1e9 if modified_ns else None
 
     def locate(self, prefix: str) -> tuple[Manifest, Artifact]:
         """The artifact whose digest (or stage key) starts with `prefix`.
@@ -341,6 +344,14 @@ def _is_intact(path: Path, entry: FileEntry, *, full: bool) -> bool:
     except OSError:
         return False
     return _verified[seen] == entry.sha256
+
+
+def _modified_ns(path: Path) -> int:
+    """When a file was written, in nanoseconds since 1970; 0 for one that another process has removed."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _sync(path: Path) -> None:

@@ -128,7 +128,7 @@ def _by_digest(store: Store, trained: Manifest) -> _Found:
         for manifest in store.manifests()
         if manifest.stage == "cluster" and manifest.identity["inputs"].get("embeddings") == embeddings
     ]
-    newest = max(clusterings, key=store.published_at, default=None)
+    newest = max(clusterings, key=lambda found: store.published_at(found) or 0.0, default=None)
     sections = {
         "dataset": ingest.identity["config"],
         "smooth": smooth.identity["config"],

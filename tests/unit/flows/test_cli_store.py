@@ -111,8 +111,15 @@ def test_garbage_collection_prints_what_went_of_each_kind(store: Store) -> None:
     assert "removed 1 in all" in output
 
 
-def test_verification_covers_the_register(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verification_and_collection_cover_the_register(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     entry = record(store)
     (store.root / ".runs" / "nightly" / f"{entry.run}.json").write_bytes(b"{}")
     assert end_of_main(monkeypatch, store, "verify") == 5
     assert end_of_main(monkeypatch, store, "verify") == 0
+    capfd.readouterr()
+    assert end_of_main(monkeypatch, store, "gc") == 5
+    output = capfd.readouterr().out
+    assert f"perhaps a pinned run: run nightly/{entry.run}: in the quarantine" in output
+    assert "no stage folder goes" in output

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks import maintenance
 from tasks.artifact import Manifest
 from tasks.locks import FlockLockManager
 from tasks.maintenance import collect_garbage, verify_store
@@ -159,6 +160,40 @@ def test_pinned_and_last_good_runs_are_kept_with_what_they_were_made_from(tmp_pa
     runs.unpin(pinned.run)
     collect_garbage(store, keep_days=7)
     assert kept(store) == {m.key for n in (1, 3) for m in (graphs[n], smoothed[n])}
+
+
+@pytest.mark.parametrize("verified", [False, True])
+def test_a_flipped_bit_in_an_entry_costs_no_pinned_run(tmp_path: Path, verified: bool) -> None:
+    store = Store(tmp_path / "store")
+    paper, other = add(store, "train", "paper", days=200), add(store, "train", "other", days=100)
+    tonight = add(store, "train", "tonight", days=0)
+    runs = Runs(store)
+    pinned = runs.record(entry_of("nightly", paper))
+    runs.pin(pinned.run)
+    runs.advance(runs.record(entry_of("nightly", tonight)))
+    path = runs.folder / "nightly" / f"{pinned.run}.json"
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+    work = unfinished(store, "x", days=90)
+    record = store.record_path("train", other.key)
+    record.write_text("{}")
+    if verified:
+        assert len(verify_store(store)) == 1
+        for item in (store.root / ".quarantine").iterdir():
+            age(item, 90)
+    said = collect_garbage(store, keep_days=30, dry_run=True)
+    collected = collect_garbage(store, keep_days=30)
+    assert collected == said and kept(store) == {paper.key, other.key, tonight.key}
+    assert pinned.run in collected.blocked[0] and record.exists()
+    assert collected.folders == (work.relative_to(store.root).as_posix(),), "the rest goes as ever"
+    assert collect_garbage(store, keep_days=30).blocked == collected.blocked
+    if verified:
+        for item in (store.root / ".quarantine").iterdir():
+            item.unlink()
+    else:
+        path.unlink()
+    assert collect_garbage(store, keep_days=30).blocked == () and kept(store) == {tonight.key}
 
 
 def test_a_run_whose_artifacts_are_gone_does_not_stop_the_collection(tmp_path: Path) -> None:
@@ -323,6 +358,48 @@ def test_what_vanishes_meanwhile_does_not_stop_the_collection(
     monkeypatch.setattr("tasks.maintenance._doomed", lambda *_: [("stage folders", path) for path in doomed])
     assert len(collect_garbage(store, keep_days=7).folders) == 1
     assert not doomed[1].exists()
+
+
+@pytest.mark.parametrize("place", [".quarantine", ".scratch", ".results", ".locks", ".server"])
+def test_what_another_collection_removes_at_the_same_time_does_not_stop_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    store = Store(tmp_path / "store")
+    (store.root / ".server").mkdir()
+    name = "x.log" if place == ".server" else f"ingest-{key_of('x')}"
+    (store.root / place / name).write_text("")
+    age(store.root / place / name, 90)
+    look = maintenance._written_at
+
+    def look_too_late(path: Path, *, inside: bool = False) -> float:
+        path.unlink()
+        return look(path, inside=inside)
+
+    monkeypatch.setattr(maintenance, "_written_at", look_too_late)
+    assert collect_garbage(store, keep_days=30).folders == ()
+
+
+def test_a_folder_that_vanishes_while_ages_are_read_is_left_alone_with_its_ancestry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "store")
+    graph = add(store, "ingest", "graph", days=90)
+    smoothed = add(store, "smooth", "smoothed", made_from=graph, days=90)
+    newest = [add(store, stage, f"newest {stage}", days=80) for stage in ("ingest", "smooth")]
+    folder, published_at = store.stage_folder("smooth", smoothed.key), store.published_at
+
+    def away(manifest: Manifest) -> float | None:
+        if manifest == smoothed:
+            folder.rename(tmp_path / "away")
+        try:
+            return published_at(manifest)
+        finally:
+            if manifest == smoothed:
+                (tmp_path / "away").rename(folder)
+
+    monkeypatch.setattr(store, "published_at", away)
+    collect_garbage(store, keep_days=30)
+    assert kept(store) == {graph.key, smoothed.key, *(m.key for m in newest)}
 
 
 @pytest.mark.parametrize("days", [-1.0, float("nan")])

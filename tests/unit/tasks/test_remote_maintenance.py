@@ -320,6 +320,35 @@ def test_damaged_entries_of_the_register_go_to_the_quarantine(bucket: FakeBucket
     assert verify_store(machine("b")) == []
 
 
+@pytest.mark.parametrize("verified", [False, True])
+def test_while_an_entry_cannot_be_read_no_artifact_and_no_copy_goes(
+    bucket: FakeBucket, machine: OpenStore, verified: bool
+) -> None:
+    from tests.unit.tasks.test_runs import entry
+
+    store = machine("a")
+    paper, newest = add(store, "ingest", "paper", days=200), add(store, "ingest", "newest", days=1)
+    copy = add(store, "ingest", "copy", days=200)
+    copied = age_copy(store, copy, 200)
+    machine("b").remove(machine("b").stage_folder("ingest", copy.key))
+    runs = Runs(store)
+    pinned = runs.record(entry(1, keys={"ingest": paper.key}, artifacts={}))
+    runs.pin(pinned.run)
+    runs.advance(runs.record(entry(2, keys={"ingest": newest.key}, artifacts={})))
+    bucket.objects[f"runs/nightly/{pinned.run}.json"] += b"x"
+    if verified:
+        verify_store(store)
+        bucket.age("quarantine/", 90)
+    collected = collect_garbage(store, keep_days=30)
+    assert published(bucket) == {paper.key, newest.key} and copied.exists()
+    assert pinned.run in collected.blocked[0] and collected.folders == ()
+    assert len(bucket.below("quarantine/")) == 2 * verified
+    for name in [*bucket.below("quarantine/"), f"runs/nightly/{pinned.run}.json"]:
+        bucket.objects.pop(name, None)
+    assert collect_garbage(store, keep_days=30).blocked == ()
+    assert published(bucket) == {newest.key} and not copied.exists()
+
+
 def test_forgotten_runs_are_gone_for_all(bucket: FakeBucket, machine: OpenStore) -> None:
     from tests.unit.tasks.test_runs import entry
 

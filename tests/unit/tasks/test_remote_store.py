@@ -376,7 +376,7 @@ def test_the_register_of_runs_is_shared(bucket: FakeBucket, machine: OpenStore) 
     assert here.last_good("nightly") == here.find("nightly") == second
     assert there.pin(first.run).pinned
     assert here.entries()[0].pinned
-    assert ("train", first.keys["train"]) in here.roots()
+    assert ("train", first.keys["train"]) in here.roots().addresses
     there.unpin(first.run)
     there.advance(first)
     found = here.last_good("nightly")

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from tasks.artifact import Artifact
-from tasks.runs import RunEntry, Runs, UnknownRun, new_run_id
+from tasks.runs import Roots, RunEntry, Runs, UnknownRun, new_run_id
 from tasks.store import Store
 from tests.tiny_runs import key_of
 
@@ -62,7 +62,8 @@ def test_entries_come_back_oldest_first(runs: Runs) -> None:
 
 
 def test_an_empty_register_needs_no_folder(runs: Runs) -> None:
-    assert (runs.entries(), runs.series(), runs.roots(), runs.last_good("nightly")) == ([], [], set(), None)
+    assert (runs.entries(), runs.series(), runs.last_good("nightly")) == ([], [], None)
+    assert runs.roots() == Roots(frozenset())
     assert not runs.folder.exists()
 
 
@@ -201,14 +202,46 @@ def test_roots_are_pinned_and_last_good_runs(runs: Runs) -> None:
     runs.pin(pinned.run)
     runs.advance(good)
     wanted = {("train", e.keys["train"]) for e in (pinned, good, other)}
-    assert runs.roots() == wanted | {("cluster", key_of("cluster"))}
+    assert runs.roots().addresses == wanted | {("cluster", key_of("cluster"))}
     runs.unpin(pinned.run)
-    assert ("train", pinned.keys["train"]) not in runs.roots()
+    assert ("train", pinned.keys["train"]) not in runs.roots().addresses
 
 
 def test_roots_name_the_folders_of_artifacts_too(runs: Runs) -> None:
     runs.pin(runs.record(entry(1, keys={})).run)
-    assert runs.roots() == {("train", key_of("nightly 1"))}
+    assert runs.roots().addresses == {("train", key_of("nightly 1"))}
+
+
+def test_roots_say_what_cannot_be_read_until_it_is_back_or_gone(runs: Runs) -> None:
+    bad, good = runs.record(entry(1)), runs.record(entry(2))
+    runs.advance(good)
+    content = file_of(runs, bad).read_bytes()
+    damage(file_of(runs, bad), "flipped")
+    (line,) = runs.roots().unreadable
+    assert line.startswith(f"run nightly/{bad.run}: ") and "checksum" in line
+    runs.verify()
+    (line,) = runs.roots().unreadable
+    assert line.startswith(f"run nightly/{bad.run}: in the quarantine, nightly-{bad.run}.json-")
+    quarantine = runs.store.root / ".quarantine"
+    assert runs.roots().evidence == {path.name for path in quarantine.iterdir()}
+    file_of(runs, bad).write_bytes(content)
+    assert runs.roots().unreadable == () and not runs.roots().evidence, "a copy has been put back"
+    file_of(runs, bad).unlink()
+    assert runs.roots().unreadable
+    for path in quarantine.iterdir():
+        path.unlink()
+    assert runs.roots().unreadable == (), "somebody has looked at it and deleted it"
+
+
+@pytest.mark.parametrize("kind", ["truncated", "gone"])
+def test_without_a_pointer_every_good_run_is_a_root(runs: Runs, kind: str) -> None:
+    accepted, newer = runs.record(entry(1)), runs.record(entry(2))
+    runs.record(entry(3, good=False))
+    runs.advance(accepted)
+    pointer = runs.folder / "nightly" / "last-good.json"
+    damage(pointer, kind) if kind != "gone" else pointer.unlink()
+    kept = {key for stage, key in runs.roots().addresses if stage == "train"}
+    assert kept == {accepted.keys["train"], newer.keys["train"]}
 
 
 def test_forget_drops_the_oldest_but_pinned_and_last_good_runs(runs: Runs) -> None:

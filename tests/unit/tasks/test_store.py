@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,23 @@ def test_the_most_recent_come_first_and_damaged_ones_not_at_all(store: Store) ->
             os.utime(path, ns=(number, number))
     assert [manifest.key for manifest in store.recent("ingest", 2)] == [key_of("four"), key_of("two")]
     assert len(list(store.recent("ingest", 9))) == 3
+
+
+def test_what_vanishes_meanwhile_is_not_among_the_recent_and_has_no_age(
+    store: Store, published: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = publish(store, "ingest", key_of("gone"), FILES)
+    glob = Path.glob
+
+    def glob_too_early(self: Path, pattern: str) -> list[Path]:
+        found = list(glob(self, pattern))
+        shutil.rmtree(store.stage_folder("ingest", gone.key), ignore_errors=True)
+        return found
+
+    monkeypatch.setattr(Path, "glob", glob_too_early)
+    assert list(store.recent("ingest", 5)) == [published]
+    assert store.published_at(gone) is None
+    assert store.published_at(published) == pytest.approx(time.time(), abs=60)
 
 
 def test_volatile_files_do_not_reach_a_digest(store: Store, published: Manifest) -> None:

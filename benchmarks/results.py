@@ -105,16 +105,16 @@ def _kept(out: Path, name: str, command: str) -> dict[str, Any]:
     record = json.loads((out / "run.json").read_text())
     record["config"]["dataset"].pop("path", None)
     seconds: dict[str, list[float]] = {}
-    for stage in record["stages"]:
-        if stage["state"] == "ran":
-            seconds.setdefault(stage["stage"], []).append(stage["seconds"])
+    ran = [stage for stage in record["stages"] if stage["state"] == "ran"]
+    for stage in ran:
+        seconds.setdefault(stage["stage"], []).append(stage["seconds"])
     return {
         "name": name,
         "command": command,
         **{key: record[key] for key in _KEPT},
         "oracle_metrics": record.get("oracle_metrics", []),
         "stage_seconds": {stage: round(statistics.median(values), 2) for stage, values in seconds.items()},
-        "peak_rss_bytes": max(stage["peak_rss_bytes"] for stage in record["stages"]),
+        "peak_rss_bytes": max((stage["peak_rss_bytes"] for stage in ran), default=0),
     }
 
 

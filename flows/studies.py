@@ -26,6 +26,7 @@ from flows.study_config import Cell, Study, cell_configs, read_study, study_cell
 from flows.study_plots import study_plots
 from flows.study_record import (
     CellRecord,
+    StudyCall,
     StudyRecord,
     failed_cell,
     finished_cell,
@@ -87,7 +88,10 @@ def study(
     chosen = read_study(name)
     cells = study_cells(chosen, seeds=seeds, only=only, large=large, settings=settings)
     configs = cell_configs(cells, Path(data) if data is not None else None)
-    record = _run_cells(chosen, cells, configs, store=Store(store), out=Path(out), settings=settings)
+    call = StudyCall(
+        seeds=seeds, only=tuple(only), large=large, has_data=data is not None, settings=tuple(settings)
+    )
+    record = _run_cells(chosen, cells, configs, store=Store(store), out=Path(out), call=call)
     _show(record)
     if record.failed:
         first = record.failed[0]
@@ -106,14 +110,15 @@ def _run_cells(
     *,
     store: Store,
     out: Path,
-    settings: Sequence[str],
+    call: StudyCall,
 ) -> StudyRecord:
     """Run what is not in the store yet; the record is written anew after each cell."""
     record = StudyRecord(
         study=chosen,
+        call=call,
         seeds=tuple(dict.fromkeys(cell.seed for cell in cells)),
         num_planned=len(cells),
-        settings=tuple(settings),
+        settings=call.settings,
         versions=versions(),
         machine=machine(),
     )

@@ -1,6 +1,7 @@
 """``study.json``: every cell of a study with its figures, and what they come to."""
 
 import json
+import shlex
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -116,10 +117,39 @@ class Slope(BaseModel):
     n: int
 
 
+class StudyCall(BaseModel):
+    """What a study was called with, so that the same call can be made again.
+
+    Attributes:
+        seeds: instead of the study's, as given; None for the study's own.
+        only: patterns of variants and data sets.
+        large: with the cells that are marked large.
+        has_data: whether a folder of data sets was given; which one is nobody else's business.
+        settings: given for every cell.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    seeds: str | None = None
+    only: tuple[str, ...] = ()
+    large: bool = False
+    has_data: bool = False
+    settings: tuple[str, ...] = ()
+
+    def command(self, name: str) -> str:
+        """The call as a line for a shell, with ``DIR`` for the folder of the data sets."""
+        words = ["gclflow", "study", name, *(["--data", "DIR"] if self.has_data else [])]
+        words += ["--seeds", self.seeds] if self.seeds else []
+        words += [word for pattern in self.only for word in ("--only", pattern)]
+        words += [word for setting in self.settings for word in ("--set", setting)]
+        return shlex.join([*words, *(["--large"] if self.large else [])])
+
+
 class StudyRecord(BaseModel):
     """``study.json``.
 
     Attributes:
+        call: what it was called with; None in records from before that was kept.
         seeds: that were asked for.
         num_planned: cells of this call; fewer are recorded when it was stopped.
         settings: given for this call, for every cell.
@@ -128,6 +158,7 @@ class StudyRecord(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     study: Study
+    call: StudyCall | None = None
     seeds: tuple[int, ...]
     num_planned: int
     settings: tuple[str, ...] = ()

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from flows.study_config import AxisValue
+from flows.study_coverage import coverage_lines
 from flows.study_record import Difference, StudyRecord, SummaryRow
 
 # Metrics between 0 and 1 that are read in percent; everything else is printed as it is.
@@ -26,11 +27,11 @@ def study_markdown(record: StudyRecord, *, level: int = 1) -> str:
     lines += [f"- {v.name}: {v.about}" for v in study.variants if v.about]
     lines += [
         "",
-        f"{_count(record)}. Mean ± sample standard deviation over encoder seeds; differences are paired by "
+        *coverage_lines(record),
+        "Mean ± sample standard deviation over encoder seeds; differences are paired by "
         f"seed against {_reference(record)}, with how many seeds lie above.",
         "",
     ]
-    lines += [f"Settings given for this call: {', '.join(record.settings)}.", ""] if record.settings else []
     for dataset in dict.fromkeys(row.dataset for row in record.summary):
         for figure in dict.fromkeys(row.figure for row in record.summary):
             rows = [row for row in record.summary if (row.dataset, row.figure) == (dataset, figure)]
@@ -73,12 +74,6 @@ def point_label(point: dict[str, AxisValue]) -> str:
 
 def _is_share(figure: str) -> bool:
     return figure.count("/") == 2 and figure.rpartition("/")[2] in _SHARES
-
-
-def _count(record: StudyRecord) -> str:
-    finished = len(record.cells) - len(record.failed)
-    text = f"{finished} of {record.num_planned} cells finished"
-    return text + (f", {len(record.failed)} failed" if record.failed else "")
 
 
 def _reference(record: StudyRecord) -> str:

@@ -75,6 +75,8 @@ def test_results_lie_in_the_folder(first: tuple[Path, StudyRecord]) -> None:
     out = first[0] / "out"
     written = StudyRecord.model_validate_json((out / "study.json").read_text())
     assert written == first[1]
+    assert written.call is not None
+    assert written.call.has_data
     assert str(first[0]) not in (out / "study.json").read_text().replace("nowhere", ""), "no path of here"
     assert "generated: clustering kmeans-final nmi, %" in (out / "table.md").read_text()
     assert len(list(out.glob("generated-*.png"))) == 4

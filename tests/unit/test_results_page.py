@@ -231,10 +231,11 @@ def test_runs_and_studies_are_kept_without_paths(
 ) -> None:
     monkeypatch.setattr(keeper, "RESULTS", tmp_path / "results")
     stage = {"stage": "train", "state": "ran", "seconds": 2.0, "peak_rss_bytes": 5}
+    cached = {"stage": "smooth", "state": "cached", "seconds": 0.1, "peak_rss_bytes": 9}
     run = {"config": {"dataset": {"name": "cora", "path": "secret/data"}, "method": {"name": "grace"}},
            "preset": None,
            "seeds": [0], "versions": {}, "device": "cpu", "machine": {}, "store": "secret/store",
-           "stages": [stage], "metrics": [], "validation_metrics": [], "notes": []}  # fmt: skip
+           "stages": [stage, cached], "metrics": [], "validation_metrics": [], "notes": []}  # fmt: skip
     (tmp_path / "run.json").write_text(json.dumps(run))
     keeper.add(tmp_path, "cora-grace", "gclflow run")
     cell = {"dataset": "one", "variant": "default", "point": {}, "seed": 0, "state": "failed",
@@ -253,7 +254,8 @@ def test_runs_and_studies_are_kept_without_paths(
     kept = {path.name: path.read_text() for path in (tmp_path / "results").rglob("*.json")}
     assert set(kept) == {"cora-grace.json", "tiny.json"}
     assert not any("secret" in text for text in kept.values())
-    assert json.loads(kept["cora-grace.json"])["stage_seconds"] == {"train": 2.0}
+    run = json.loads(kept["cora-grace.json"])
+    assert (run["stage_seconds"], run["peak_rss_bytes"]) == ({"train": 2.0}, 5)
     assert json.loads(kept["tiny.json"])["cells"][0]["metrics"] == []
 
 

@@ -232,7 +232,7 @@ def test_failed_cells_count_nowhere_and_are_listed() -> None:
     found = record(make_study(), [cell("plain", 0, 0.5), failed])
     assert {row.variant for row in found.summary} == {"plain"}
     text = study_markdown(found)
-    assert "1 of 2 cells finished, 1 failed" in text
+    assert "1 of 6 cells of the study finished, 1 failed" in text
     assert "| one | cold |  | 1 | out of \\| luck |" in text
 
 

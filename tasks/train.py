@@ -109,6 +109,7 @@ def train(work: Work, config: TrainStageConfig) -> None:
 def estimate(work: Work, config: TrainStageConfig) -> Estimate:
     """What the method takes, and its rows and embeddings on disk."""
     from gcl.methods.base import TrainingSize
+    from gcl.methods.ensemble import ensemble_class
 
     graph, smoothed = work.metadata("graph"), work.metadata("smoothed")
     declared, num_nodes = method_class(config.method.name), int(graph["num_nodes"])
@@ -118,11 +119,12 @@ def estimate(work: Work, config: TrainStageConfig) -> Estimate:
     if "metapaths" in work.inputs:
         entries = tuple(int(row["num_entries"]) for row in work.metadata("metapaths")["metapaths"])
     size = TrainingSize(num_nodes, int(graph["num_edges"]), num_features, config.train.batch_size, entries)
-    memory, count = declared.memory_estimate(config.method, size), config.train.num_processes
+    num_encoders = int(getattr(config.method, "num_encoders", 1))
+    trained = ensemble_class(declared) if num_encoders > 1 else declared
+    memory, count = trained.memory_estimate(config.method, size), config.train.num_processes
     if count > 1:  # each reads and augments the whole batch; torchrun is one more
         memory = {what: count * num_bytes for what, num_bytes in memory.items()}
         memory["processes"] = (count + 1) * _PROCESS_BYTES
-    num_encoders = int(getattr(config.method, "num_encoders", 1))
     embeddings = 4 * num_nodes * config.method.embedding_size * num_encoders
     return Estimate(
         memory=memory,

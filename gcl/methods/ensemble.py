@@ -7,8 +7,21 @@ import numpy as np
 from torch import Tensor, nn
 
 from gcl.config import Config
-from gcl.methods.base import EMBED_ROWS, Batch, Method, PairWeights, ParameterGroup, TrainingData
+from gcl.methods.base import (
+    EMBED_ROWS,
+    Batch,
+    Method,
+    PairWeights,
+    ParameterGroup,
+    TrainingData,
+    TrainingSize,
+)
 from gcl.random import derive_seed
+
+
+# What each member keeps between its turns, by the names of the estimates. The rest is a step's: one member's
+# is gone before the next begins.
+_KEPT_BY_EACH = ("structure encoders", "the graph and its views", "weights", "weights of pairs")
 
 
 class Ensemble(Method):
@@ -41,6 +54,12 @@ class Ensemble(Method):
             self.member_class(config, **sizes, seed=member_seed(seed, number))  # type: ignore[arg-type]
             for number in range(num_encoders)
         )
+
+    @classmethod
+    def memory_estimate(cls, config: Config, size: TrainingSize) -> dict[str, int]:
+        """A member's, with what each of them keeps as often as there are members."""
+        one, count = cls.member_class.memory_estimate(config, size), int(getattr(config, "num_encoders", 1))
+        return {what: num_bytes * (count if what in _KEPT_BY_EACH else 1) for what, num_bytes in one.items()}
 
     def training_loss(self, batch: Batch, *, epoch: int, step: int, seed: int) -> dict[str, Tensor]:
         """The sum of the members' losses, and the means of what else they watch."""
@@ -104,7 +123,7 @@ class Ensemble(Method):
     def negative_weights(
         self, data: TrainingData, anchors_A: np.ndarray, candidates_AM: np.ndarray, *, seed: int
     ) -> PairWeights | None:
-        """Means over the members."""
+        """Means over the members; a mean may reach as far as the freest of them."""
         found = [
             member.negative_weights(data, anchors_A, candidates_AM, seed=own)
             for member, own in self._seeded(seed)
@@ -115,6 +134,7 @@ class Ensemble(Method):
         return PairWeights(
             np.stack([weights.similarity_AM for weights in pairs]).mean(axis=0),
             np.stack([weights.weight_AM for weights in pairs]).mean(axis=0),
+            bound=max(weights.bound for weights in pairs),
         )
 
     def notes(self, data: TrainingData) -> list[str]:

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -11,6 +13,8 @@ from flows.config import load_config
 from gcl.errors import UnsuitableSetting
 from tasks import limits
 from tasks.limits import DoesNotFit, Estimate, require_fit, total_memory
+from tasks.train import TrainStageConfig, estimate
+from tasks.work import Work
 from tests.tiny_runs import run_direct, tiny
 
 GB = 10**9
@@ -75,6 +79,18 @@ def test_a_limit_changes_no_result(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("text", "expected"), [("8GB", 8 * GB), ("8GiB", 8 << 30), ("none", None)])
 def test_a_limit_is_written_as_people_write_it(text: str, expected: int | None) -> None:
     assert load_config(preset="none", overrides=[f"memory_limit={text}"])[0].memory_limit == expected
+
+
+def test_encoders_side_by_side_are_estimated() -> None:
+    facts = {"num_nodes": 20_000, "num_edges": 100_000, "num_features": 500}
+    work = SimpleNamespace(inputs={}, metadata=lambda kind: facts)
+
+    def needed(num_encoders: int) -> int:
+        method = {"name": "hsan", "num_encoders": num_encoders}
+        config = TrainStageConfig.model_validate({"method": method, "train": {}})
+        return sum(estimate(cast(Work, work), config).memory.values())
+
+    assert needed(8) > needed(1) + 7 * 4 * 2 * 5 * 20_000 * 1500, "each has structure encoders of its own"
 
 
 @pytest.mark.slow

@@ -18,7 +18,6 @@ from gcl.methods.base import (
 )
 from gcl.random import derive_seed
 
-
 # What each member keeps between its turns, by the names of the estimates. The rest is a step's: one member's
 # is gone before the next begins.
 _KEPT_BY_EACH = ("structure encoders", "the graph and its views", "weights", "weights of pairs")

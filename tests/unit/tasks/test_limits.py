@@ -90,7 +90,7 @@ def test_encoders_side_by_side_are_estimated() -> None:
         config = TrainStageConfig.model_validate({"method": method, "train": {}})
         return sum(estimate(cast(Work, work), config).memory.values())
 
-    assert needed(8) > needed(1) + 7 * 4 * 2 * 5 * 20_000 * 1500, "each has structure encoders of its own"
+    assert needed(8) == needed(1) + 7 * 4 * 2 * 5 * 20_000 * 1500, "each has structure encoders of its own"
 
 
 @pytest.mark.slow

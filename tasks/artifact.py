@@ -11,12 +11,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tasks.errors import NewerFormat
 
 MANIFEST = "manifest.json"
 METADATA = "metadata.json"
 VOLATILE = "volatile"
 FORMAT = 1
+_MAX_FORMAT = 9999
 _CHUNK_BYTES = 1 << 20
 
 
@@ -31,7 +34,7 @@ class Artifact(BaseModel):
         num_rows: rows of its tables, by table name.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     kind: str
     uri: str
@@ -43,7 +46,7 @@ class Artifact(BaseModel):
 class FileEntry(BaseModel):
     """Size in bytes and sha256 of one file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     num_bytes: int
     sha256: str
@@ -52,7 +55,7 @@ class FileEntry(BaseModel):
 class ContractSummary(BaseModel):
     """How many rules of the data contracts were checked, and how many failed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     passed: int = 0
     failed: int = 0
@@ -62,7 +65,8 @@ class Manifest(BaseModel):
     """What a stage folder holds and what it was made from.
 
     Attributes:
-        format: layout version of the stage folder.
+        format: layout version of the stage folder. A change that older versions of gclflow would misread
+            raises it; a field they may ignore does not.
         stage: stage name.
         key: the cache key the folder lies under.
         identity: everything the key is a hash of: versions, configuration, input digests, code.
@@ -71,7 +75,7 @@ class Manifest(BaseModel):
         contracts: rules checked on the way in and out.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     format: int = FORMAT
     stage: str
@@ -80,6 +84,12 @@ class Manifest(BaseModel):
     artifacts: dict[str, Artifact]
     files: dict[str, FileEntry]
     contracts: ContractSummary = Field(default_factory=ContractSummary)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_newer(cls, data: Any) -> Any:
+        refuse_newer(data, known=FORMAT, named=("stage", "key"))
+        return data
 
     def dump(self) -> bytes:
         """The manifest as JSON with a checksum of its own."""
@@ -92,6 +102,7 @@ class Manifest(BaseModel):
 
         Raises:
             ValueError: it is not JSON, its checksum is wrong, or a field is missing.
+            NewerFormat: a newer gclflow has written it.
         """
         try:
             document = json.loads(data)
@@ -104,6 +115,31 @@ class Manifest(BaseModel):
         if hash_json(document["manifest"]) != document["checksum"]:
             raise ValueError("manifest checksum does not match")
         return cls.model_validate(document["manifest"])
+
+
+def refuse_newer(data: Any, *, known: int, named: tuple[str, str]) -> None:
+    """Look at the format of what was read before anything else of it; where it has none, it is the first.
+
+    Args:
+        data: fields by name.
+        known: the newest format this version reads.
+        named: the fields that say what it is.
+
+    Raises:
+        NewerFormat: its format is a newer one.
+        ValueError: that is no format.
+    """
+    if not isinstance(data, dict):
+        return
+    found = data.get("format", 1)
+    if type(found) is not int or not 1 <= found <= _MAX_FORMAT:
+        raise ValueError(f"{found!r:.40} is no format")
+    if found > known:
+        name = "/".join(str(data.get(field))[:64] for field in named)
+        raise NewerFormat(
+            f"{name} has format {found}, written by a newer gclflow; this version reads format {known}: "
+            "use that version, or another store"
+        )
 
 
 def canonical_json(value: Any) -> bytes:

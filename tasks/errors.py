@@ -32,5 +32,9 @@ class StoreUnusable(Exception):
     """The store's folder cannot be used: not a directory, not ours, not writable, another format."""
 
 
+class NewerFormat(StoreUnusable):
+    """A newer gclflow has written this; it is not damaged, and is left as it is."""
+
+
 class UnknownArtifact(LookupError):
     """No artifact in the store has this digest or key."""

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from tasks.ancestry import Address, makers_of, with_ancestry
@@ -82,7 +83,11 @@ def verify_store(store: Store, *, quarantine: bool = True) -> list[str]:
 
     Returns:
         What is damaged, and how, one line each.
+
+    Raises:
+        NewerFormat: a newer gclflow has written something of it; nothing was moved.
     """
+    _refuse_newer(store)
     damaged = []
     for stage, key in list(store.folders_here()):
         try:
@@ -123,6 +128,7 @@ def collect_garbage(store: Store, *, keep_days: float, dry_run: bool = False) ->
 
     Raises:
         ValueError: `keep_days` is not a number of days, 0 or more.
+        NewerFormat: a newer gclflow has written something of the store; nothing was removed.
     """
     if not keep_days >= 0:  # nor nan, which is older than nothing
         raise ValueError(f"keep_days must be 0 days or more; got {keep_days}")
@@ -144,6 +150,13 @@ def collect_garbage(store: Store, *, keep_days: float, dry_run: bool = False) ->
         tuple(_summed(kind, gone) for kind in dict.fromkeys(kind for kind, _, _ in gone)),
         roots.unreadable,
     )
+
+
+def _refuse_newer(store: Store) -> None:
+    """Read all that says its format, before anything is moved."""
+    Runs(store).entries()
+    for _ in chain(store.manifests(), Store.manifests(store)):
+        pass
 
 
 def _doomed(store: Store, before: float, roots: Roots) -> Iterator[tuple[str, Path]]:

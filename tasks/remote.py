@@ -112,7 +112,7 @@ class Remote(Protocol):
 class Publication(BaseModel):
     """What lies at a stage and key: the manifest, and the attempt that its files belong to."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     attempt: Annotated[str, StringConstraints(pattern=rf"^{_ATTEMPT}$")]
     manifest: Manifest

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from data_contracts.errors import one_line
 from tasks.artifact import FORMAT, FileEntry, Manifest
-from tasks.errors import ArtifactCorrupted, StoreUnusable
+from tasks.errors import ArtifactCorrupted, NewerFormat, StoreUnusable
 from tasks.remote import (
     AT_ONCE,
     MANIFESTS,
@@ -104,7 +104,8 @@ class Publications:
     def recent(self, stage: str, count: int) -> Iterator[Published]:
         """What was published last of a stage, at most `count`, the newest first; read one by one."""
         listed = sorted(self.remote.list(f"{MANIFESTS}/{stage}/"), key=lambda found: found.modified)
-        read = (self._read(found.name) for found in reversed(listed) if _MANIFEST.fullmatch(found.name))
+        names = (found.name for found in reversed(listed) if _MANIFEST.fullmatch(found.name))
+        read = (self._read_of_this_format(name) for name in names)
         return islice((published for published in read if isinstance(published, Published)), count)
 
     def is_there(self, stage: str, key: str) -> bool:
@@ -251,6 +252,12 @@ class Publications:
         except ValueError as error:
             return _Damaged(one_line(error), stored.tag)
         return Published(publication, stored.modified, stored.tag)
+
+    def _read_of_this_format(self, name: str) -> "Published | _Damaged | None":
+        try:
+            return self._read(name)
+        except NewerFormat:
+            return None
 
     def _is_still(self, name: str, tag: str) -> bool:
         stored = self.remote.read(name)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from tasks.artifact import Artifact
+from tasks.artifact import Artifact, refuse_newer
 from tasks.errors import UnknownArtifact
 from tasks.remote_store import RemoteStore
 from tasks.run_files import RUN, SERIES, RunFiles
@@ -24,6 +24,7 @@ from tasks.store import Store
 logger = logging.getLogger(__name__)
 
 KEPT_RUNS = 365
+FORMAT = 1
 _POINTER = "last-good"
 
 SeriesName = Annotated[str, StringConstraints(pattern=rf"^{SERIES}$")]
@@ -50,6 +51,8 @@ class RunEntry(BaseModel):
     """One run of a series, as the register keeps it.
 
     Attributes:
+        format: version of what an entry says. A change that older versions of gclflow would misread raises
+            it; a field they may ignore does not, and stays where they write the entry again.
         series: the series it belongs to: ``nightly``.
         run: its id, which sorts by time; given where none is named.
         finished: when it ended, ISO 8601 in UTC.
@@ -64,8 +67,9 @@ class RunEntry(BaseModel):
         pinned: whether it is kept until it is unpinned.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="allow")
 
+    format: int = FORMAT
     series: SeriesName
     run: RunId = Field(default_factory=new_run_id)
     finished: str = Field(default_factory=_utc_now)
@@ -78,6 +82,12 @@ class RunEntry(BaseModel):
     good: bool
     reason: str | None
     pinned: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_newer(cls, data: Any) -> Any:
+        refuse_newer(data, known=FORMAT, named=("series", "run"))
+        return data
 
 
 @dataclass(frozen=True)
@@ -127,6 +137,7 @@ class Runs:
 
         Raises:
             ValueError: no series can have this name.
+            NewerFormat: a newer gclflow has written one of them.
         """
         return self._survey(self.series() if series is None else [_checked(series)])[0]
 
@@ -135,7 +146,11 @@ class Runs:
         return self.files.series()
 
     def verify(self, *, quarantine: bool = True) -> list[str]:
-        """What is wrong with entries and pointers of the register; damaged ones are quarantined."""
+        """What is wrong with entries and pointers of the register; damaged ones are quarantined.
+
+        Raises:
+            NewerFormat: a newer gclflow has written an entry, which says nothing about its bytes.
+        """
         damaged = []
         for series in self.series():
             for name in [*self.files.runs(series), _POINTER]:

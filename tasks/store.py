@@ -21,7 +21,7 @@ from pathlib import Path
 
 from data_contracts.errors import one_line
 from tasks.artifact import FORMAT, MANIFEST, Artifact, FileEntry, Manifest, files_below, hash_file
-from tasks.errors import ArtifactCorrupted, StoreFull, StoreUnusable, UnknownArtifact
+from tasks.errors import ArtifactCorrupted, NewerFormat, StoreFull, StoreUnusable, UnknownArtifact
 from tasks.store_address import local_path as local_path
 from tasks.store_address import remote_address
 from tasks.writers import remove, sweep, this_writer
@@ -125,6 +125,7 @@ class Store:
 
         Raises:
             ArtifactCorrupted: a file is missing, added or altered, or the manifest does not parse.
+            NewerFormat: a newer gclflow has written it.
         """
         folder, uri = self.stage_folder(stage, key), f"{stage}/{key}"
         if folder.is_symlink():
@@ -261,7 +262,11 @@ class Store:
                 yield path.parent.name, path.name
 
     def manifests(self) -> Iterator[Manifest]:
-        """Every committed manifest that parses, unverified, by stage and key."""
+        """Every committed manifest that parses, unverified, by stage and key.
+
+        Raises:
+            NewerFormat: a newer gclflow has written one of them.
+        """
         for path in sorted(self.root.glob(f"[!.]*/*/{MANIFEST}")):
             try:
                 yield Manifest.load(path.read_bytes())
@@ -276,7 +281,7 @@ class Store:
                 return
             try:
                 manifest = Manifest.load(path.read_bytes())
-            except (OSError, ValueError):
+            except (OSError, ValueError, NewerFormat):
                 continue
             count -= 1
             yield manifest

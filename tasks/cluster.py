@@ -64,6 +64,7 @@ def cluster(work: Work, config: ClusterConfig) -> None:
         {
             "algorithm": config.algorithm,
             "num_clusters": num_clusters,
+            "normalise": config.normalise,
             "stability": clustering.stability,
             "notes": list(clustering.notes),
         },

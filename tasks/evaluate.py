@@ -64,6 +64,7 @@ def evaluate(work: Work, config: EvaluateConfig) -> None:
         held_out=_read_held_out(work.input("labels") / "held_out_edges.parquet"),
         cluster_N=read_column(work.input("clusters") / "clusters.parquet", "cluster"),
         cluster_protocol=_cluster_protocol(work),
+        is_cluster_normalised=bool(work.metadata("clusters")["normalise"]),
         uncertainty_N=read_column(work.input("uncertainty") / "uncertainty.parquet", "uncertainty"),
         checks=_checks(work, workspace),
         rows_are_graphs=graph_facts.get("rows") == "graphs",

@@ -1,4 +1,4 @@
-"""Clustering figures: kmeans-final on every embedding, and those of the pipeline's own clusters."""
+"""Clustering figures: k-means on every embedding, and those of the pipeline's own clusters."""
 
 from collections.abc import Sequence
 
@@ -17,10 +17,26 @@ from gcl.graph import Graph, Labels
 from gcl.random import derive_seed, numpy_generator
 
 
-def kmeans_final_rows(
-    z_ND: np.ndarray, labels: Labels, graph: Graph, config: EvaluateConfig, *, embedding: str, seed: int
+def kmeans_rows(
+    z_ND: np.ndarray,
+    labels: Labels,
+    graph: Graph,
+    config: EvaluateConfig,
+    *,
+    embedding: str,
+    seed: int,
+    protocol: str = "kmeans-final",
 ) -> list[MetricRow]:
-    """Rows of ``kmeans-final``: agreement with labels and label-free measures, means over k-means seeds.
+    """Agreement with labels and label-free measures of k-means++, means over k-means seeds.
+
+    Args:
+        z_ND: float32 embeddings.
+        labels: classes; nodes without one are left out.
+        graph: for modularity and conductance.
+        config: seeds and starts.
+        embedding: for the rows.
+        seed: the run's seed.
+        protocol: ``kmeans-final`` on rows of length 1, or ``kmeans-raw`` on rows as they are.
 
     Raises:
         NotDefined: with fewer than two classes among the labelled nodes.
@@ -29,9 +45,9 @@ def kmeans_final_rows(
     classes, y_M = np.unique(labels.y_N[nodes], return_inverse=True)
     if len(classes) < 2:
         raise NotDefined(f"clustering scores need two classes; the labels hold {len(classes)}")
-    points_MD = unit_rows(z_ND[nodes])
+    points_MD = _points(z_ND[nodes], is_unit=protocol == "kmeans-final")
     part = induced_subgraph(graph, nodes)
-    seeds = [derive_seed(seed, "kmeans-final", number) for number in range(config.num_clustering_seeds)]
+    seeds = [derive_seed(seed, protocol, number) for number in range(config.num_clustering_seeds)]
     partitions = kmeans_partitions(points_MD, len(classes), config, seeds=seeds)
     label_free = label_free_scores(points_MD, partitions, part, config, seed=seed)
     repeats = [
@@ -41,12 +57,16 @@ def kmeans_final_rows(
     return summarise(
         repeats,
         task="clustering",
-        protocol="kmeans-final",
+        protocol=protocol,
         split="all",
         seed=seed,
         embedding=embedding,
         over="k-means seeds",
     )
+
+
+def _points(z_MD: np.ndarray, *, is_unit: bool) -> np.ndarray:
+    return unit_rows(z_MD) if is_unit else np.ascontiguousarray(z_MD, dtype=np.float32)
 
 
 def kmeans_partitions(
@@ -96,6 +116,7 @@ def clusters_artifact_rows(
     *,
     seed: int,
     protocol: str = "clusters-artifact",
+    is_unit: bool = True,
 ) -> list[MetricRow]:
     """Rows of the pipeline's own clusters; without labels, the label-free figures.
 
@@ -107,9 +128,11 @@ def clusters_artifact_rows(
         config: size of the silhouette's sample.
         seed: the run's seed.
         protocol: ``consensus-final`` for clusters that are a consensus, else ``clusters-artifact``.
+        is_unit: whether the clusters were found on rows of length 1; the silhouette is taken on the same.
     """
     cluster_S = cluster_N[silhouette_nodes(len(cluster_N), config, seed=seed)]
-    (value,) = silhouettes(unit_rows(z_SD), [cluster_S], sample=config.silhouette_sample, seed=seed)
+    points_SD = _points(z_SD, is_unit=is_unit)
+    (value,) = silhouettes(points_SD, [cluster_S], sample=config.silhouette_sample, seed=seed)
     scores = graph_scores(graph, cluster_N) | {"silhouette": value}
     nodes = labelled_nodes(labels)
     if labels is not None and len(np.unique(labels.y_N[nodes])) > 1:

@@ -13,7 +13,8 @@ class EvaluateConfig(Config):
     protocols: tuple[str, ...] | Literal["auto"] = Field(
         "auto",
         description="names of protocols; auto: the data's own splits or else random-10-10-80 (of collections "
-        "svm-10fold and random-80-10-10), kmeans-final, and link-10-5 where edges were held out",
+        "svm-10fold and random-80-10-10), kmeans-final, kmeans-raw where cluster.normalise is off, and "
+        "link-10-5 where edges were held out",
     )
     probe: Literal["logistic", "linear"] = Field(
         "logistic",
@@ -45,10 +46,12 @@ class EvaluateConfig(Config):
         description="labelled nodes to measure on; of more, one sample drawn with split_seed is measured, "
         "the same for the method and its controls; predictions still answer for every node; count",
     )
-    num_clustering_seeds: int = Field(10, ge=1, le=1000, description="k-means seeds of kmeans-final; count")
+    num_clustering_seeds: int = Field(
+        10, ge=1, le=1000, description="k-means seeds of kmeans-final and -raw; count"
+    )
     num_restarts: int = Field(10, ge=1, le=1000, description="k-means++ starts a seed; count")
     minibatch_threshold: int = Field(
-        1_000_000, ge=1, description="nodes above which kmeans-final takes mini-batches; count"
+        1_000_000, ge=1, description="nodes above which kmeans-final and -raw take mini-batches; count"
     )
     silhouette_sample: int = Field(
         2000, ge=10, le=20_000, description="nodes the silhouette is taken on; count"

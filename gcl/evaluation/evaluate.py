@@ -10,7 +10,7 @@ import numpy as np
 
 from gcl.errors import NotDefined, UnsuitableSetting
 from gcl.evaluation.classification import classification_rows, usable_splits
-from gcl.evaluation.clusters import clusters_artifact_rows, kmeans_final_rows, silhouette_nodes
+from gcl.evaluation.clusters import clusters_artifact_rows, kmeans_rows, silhouette_nodes
 from gcl.evaluation.config import EvaluateConfig
 from gcl.evaluation.judge import Everyone
 from gcl.evaluation.links import assert_no_leak, link_rows
@@ -74,7 +74,7 @@ def evaluate_embeddings(
             _log.info("evaluating protocol %s", name)
             try:
                 if PROTOCOLS[name].task == "clustering":
-                    rows += _clustering(read, config, notes, seed=seed)
+                    rows += _clustering(read, config, notes, protocol=name, seed=seed)
                 elif PROTOCOLS[name].task == "link_prediction":
                     rows += _links(read, seed=seed)
                 elif PROTOCOLS[name].rows is not None:
@@ -193,17 +193,19 @@ def _predict(read: _Read, split: Split, config: EvaluateConfig, *, protocol: str
     )
 
 
-def _clustering(read: _Read, config: EvaluateConfig, notes: list[str], *, seed: int) -> list[MetricRow]:
-    """Rows of kmeans-final; of a sample, graph figures are those of its own subgraph, and `notes` say so."""
+def _clustering(
+    read: _Read, config: EvaluateConfig, notes: list[str], *, protocol: str, seed: int
+) -> list[MetricRow]:
+    """Rows of k-means; of a sample, graph figures are those of its own subgraph, and `notes` say so."""
     if read.sample.labels is None:
         raise NotDefined("the data set has no labels")
     labels = read.sample.local_labels(read.sample.labels)
     graph: Graph = induced_subgraph(read.inputs.graph, read.sample.nodes_R, read.workspace)
     rows: list[MetricRow] = []
     for embedding, z_RD in read.embeddings.items():
-        rows += kmeans_final_rows(z_RD, labels, graph, config, embedding=embedding, seed=seed)
+        rows += kmeans_rows(z_RD, labels, graph, config, embedding=embedding, seed=seed, protocol=protocol)
     if read.sample.facts is not None:
-        notes.append("kmeans-final: modularity and conductance are those of the subgraph of the sample")
+        notes.append(f"{protocol}: modularity and conductance are those of the subgraph of the sample")
     return rows
 
 
@@ -231,6 +233,7 @@ def _artifact_rows(read: _Read, config: EvaluateConfig, *, seed: int) -> list[Me
         config,
         seed=seed,
         protocol=inputs.cluster_protocol,
+        is_unit=inputs.is_cluster_normalised,
     )
 
 

@@ -144,6 +144,11 @@ PROTOCOLS: dict[str, Protocol] = {
         "k-means++ on the L2-normalised final embeddings of all labelled nodes, as many clusters as classes "
         "there, best inertia of the restarts; accuracy and macro F1 after Hungarian matching",
     ),
+    "kmeans-raw": Protocol(
+        "clustering",
+        "as kmeans-final, on final embeddings as they are; added where the run's own clustering takes them "
+        "so (cluster.normalise=false), whose controls it gives",
+    ),
     "link-10-5": Protocol(
         "link_prediction",
         "10 % test and 5 % validation edges against as many non-edges, scored by cosine similarity",
@@ -165,7 +170,7 @@ def chosen_protocols(inputs: EvaluationInputs, config: "EvaluateConfig") -> tupl
     if inputs.labels is not None:
         names += dict.fromkeys(protocol_of(split) for split in inputs.splits)
         names = names or (_for_graphs(inputs.labels) if inputs.rows_are_graphs else ["random-10-10-80"])
-        names.append("kmeans-final")
+        names += ["kmeans-final"] if inputs.is_cluster_normalised else ["kmeans-final", "kmeans-raw"]
     if inputs.held_out is not None:
         names.append("link-10-5")
     return tuple(names)

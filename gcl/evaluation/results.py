@@ -42,6 +42,8 @@ class EvaluationInputs:
         held_out_rate: share of edges held out for test; it is part of the protocol's name.
         cluster_N: int32 clusters of the pipeline's own clustering.
         cluster_protocol: what their rows are called.
+        is_cluster_normalised: whether that clustering took rows of length 1, or as they are; then the method
+            and its controls are clustered as they are too, for a comparison in one geometry.
         uncertainty_N: float32 uncertainty, larger is less sure, NaN where not scored.
         checks: epoch and float32 [N, k] embeddings of each check of the run, for the label oracle alone.
         rows_are_graphs: whether each row is a whole graph of a collection.
@@ -55,6 +57,7 @@ class EvaluationInputs:
     held_out_rate: float = 0.1
     cluster_N: np.ndarray | None = None
     cluster_protocol: Literal["clusters-artifact", "consensus-final"] = "clusters-artifact"
+    is_cluster_normalised: bool = True
     uncertainty_N: np.ndarray | None = None
     checks: Iterable[tuple[int, np.ndarray]] | None = None
     rows_are_graphs: bool = False

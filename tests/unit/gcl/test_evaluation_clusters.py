@@ -5,7 +5,7 @@ from gcl.clustering.geometry import unit_rows
 from gcl.clustering.quality import silhouette
 from gcl.errors import NotDefined
 from gcl.evaluation import EvaluateConfig
-from gcl.evaluation.clusters import clusters_artifact_rows, kmeans_final_rows, silhouette_nodes
+from gcl.evaluation.clusters import clusters_artifact_rows, kmeans_rows, silhouette_nodes
 from gcl.graph import Graph, Labels
 
 CONFIG = EvaluateConfig(num_clustering_seeds=4, num_restarts=3)
@@ -29,7 +29,7 @@ def values(rows):
 
 def test_planted_classes_are_recovered_on_the_sphere():
     """Lengths vary forty-fold: without L2 normalisation the classes are lost."""
-    rows = values(kmeans_final_rows(*task(), CONFIG, embedding="method", seed=0))
+    rows = values(kmeans_rows(*task(), CONFIG, embedding="method", seed=0))
     for metric in ("accuracy", "macro_f1", "nmi", "ari", "fmi"):
         assert rows[metric].value == pytest.approx(1.0)
         assert (rows[metric].n, rows[metric].std, rows[metric].over) == (4, 0.0, "k-means seeds")
@@ -38,13 +38,29 @@ def test_planted_classes_are_recovered_on_the_sphere():
     assert rows["silhouette"].value > 0.5
 
 
+def test_classes_that_differ_in_length_alone_are_recovered_on_rows_as_they_are():
+    """On the sphere they are one point each: whoever scales rows to length 1 cannot tell them apart."""
+    _, labels, graph = task()
+    rng = np.random.default_rng(0)
+    z_ND = (1 + 10 * labels.y_N[:, None]) * np.ones((1, 6)) + 0.1 * rng.normal(size=(120, 6))
+    z_ND = z_ND.astype("f")
+    raw = values(
+        kmeans_rows(z_ND, labels, graph, CONFIG, embedding="smoothed", seed=0, protocol="kmeans-raw")
+    )
+    unit = values(kmeans_rows(z_ND, labels, graph, CONFIG, embedding="smoothed", seed=0))
+    assert (raw["accuracy"].protocol, unit["accuracy"].protocol) == ("kmeans-raw", "kmeans-final")
+    assert raw["accuracy"].value == 1.0
+    assert unit["accuracy"].value < 0.8
+    assert raw["silhouette"].value > unit["silhouette"].value
+
+
 def test_unlabelled_nodes_are_left_out_of_every_count():
     z_ND, labels, graph = task()
     y_N = labels.y_N.copy()
     y_N[:30] = -1
     z_ND[:30] = np.random.default_rng(1).normal(size=(30, 6))
     rows = values(
-        kmeans_final_rows(z_ND, Labels(y_N, labels.class_names), graph, CONFIG, embedding="method", seed=0)
+        kmeans_rows(z_ND, Labels(y_N, labels.class_names), graph, CONFIG, embedding="method", seed=0)
     )
     assert rows["accuracy"].value == 1.0
     assert rows["modularity"].value == pytest.approx(2 / 3, abs=0.01)
@@ -53,21 +69,19 @@ def test_unlabelled_nodes_are_left_out_of_every_count():
 def test_clusters_are_as_many_as_classes_present():
     z_ND, labels, graph = task()
     labels = Labels(labels.y_N, ("a", "b", "c", "never"))
-    rows = values(kmeans_final_rows(z_ND, labels, graph, CONFIG, embedding="method", seed=0))
+    rows = values(kmeans_rows(z_ND, labels, graph, CONFIG, embedding="method", seed=0))
     assert rows["accuracy"].value == 1.0
 
 
 def test_one_class_is_not_defined():
     z_ND, _, graph = task()
     with pytest.raises(NotDefined, match="two classes"):
-        kmeans_final_rows(
-            z_ND, Labels(np.zeros(120, np.int32), ("a",)), graph, CONFIG, embedding="method", seed=0
-        )
+        kmeans_rows(z_ND, Labels(np.zeros(120, np.int32), ("a",)), graph, CONFIG, embedding="method", seed=0)
 
 
 def test_large_sets_use_minibatches_and_still_find_planted_classes():
     config = EvaluateConfig(num_clustering_seeds=2, num_restarts=3, minibatch_threshold=50)
-    rows = values(kmeans_final_rows(*task(), config, embedding="method", seed=0))
+    rows = values(kmeans_rows(*task(), config, embedding="method", seed=0))
     assert rows["accuracy"].value > 0.95
 
 
@@ -93,3 +107,5 @@ def test_the_silhouette_of_the_clusters_is_that_of_the_whole(num_nodes):
     nodes = silhouette_nodes(num_nodes, config, seed=7)
     rows = values(clusters_artifact_rows(cluster_N, z_ND[nodes], None, graph, config, seed=7))
     assert rows["silhouette"].value == silhouette(unit_rows(z_ND), cluster_N, sample=50, seed=7)
+    raw = values(clusters_artifact_rows(cluster_N, z_ND[nodes], None, graph, config, seed=7, is_unit=False))
+    assert raw["silhouette"].value == silhouette(z_ND, cluster_N, sample=50, seed=7)

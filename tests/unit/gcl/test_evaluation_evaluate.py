@@ -54,6 +54,18 @@ def bytes_of(found):
     )
 
 
+def test_clusters_of_rows_as_they_are_have_controls_in_their_own_geometry():
+    own = {"cluster_N": np.arange(N) % 3, "cluster_protocol": "consensus-final"}
+    found = evaluate_embeddings(task(is_cluster_normalised=False, **own), FAST, seed=0)
+    unit = evaluate_embeddings(task(**own), FAST, seed=0)
+    names = {row.embedding for row in rows_of(found, protocol="kmeans-raw", metric="accuracy")}
+    assert names == {"method", "smoothed", "random_init"}
+    assert not rows_of(unit, protocol="kmeans-raw")
+    assert rows_of(found, protocol="kmeans-final") == rows_of(unit, protocol="kmeans-final")
+    where = {"protocol": "consensus-final", "metric": "silhouette"}
+    assert rows_of(found, **where)[0].value != rows_of(unit, **where)[0].value
+
+
 def test_method_and_controls_get_the_same_rows():
     found = evaluate_embeddings(task(), FAST, seed=0)
     keys = [

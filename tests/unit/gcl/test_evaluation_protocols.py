@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
@@ -47,6 +49,11 @@ def test_auto_prefers_the_data_sets_own_splits():
     )
     assert chosen_protocols(inputs(), EvaluateConfig()) == ("random-10-10-80", "kmeans-final")
     assert chosen_protocols(inputs(labels=False), EvaluateConfig()) == ()
+
+
+def test_rows_are_clustered_as_they_are_too_where_the_runs_own_clustering_takes_them_so():
+    raw = replace(inputs(), is_cluster_normalised=False)
+    assert chosen_protocols(raw, EvaluateConfig()) == ("random-10-10-80", "kmeans-final", "kmeans-raw")
 
 
 @pytest.mark.parametrize("names", [("no-such",), (), ("given", "given")])

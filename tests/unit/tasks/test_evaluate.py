@@ -81,3 +81,13 @@ def test_up_to_the_limit_no_sample_is_stated(tmp_path: Path) -> None:
     folder = run.state.store.open(run.state.artifacts["metrics"])
     facts = json.loads((folder / "metadata.json").read_bytes())
     assert "sample" not in facts and not any("measured on" in note for note in facts["notes"])
+
+
+def test_how_the_run_clusters_reaches_the_evaluation_and_its_key(tmp_path: Path) -> None:
+    """One store: were the setting no part of the key, the second run would take the first one's figures."""
+    protocols = []
+    for setting in ("true", "false"):
+        run = run_direct(tiny(f"cluster.normalise={setting}"), tmp_path / "store", until="evaluate")
+        folder = run.state.store.open(run.state.artifacts["metrics"])
+        protocols.append(set(pq.read_table(folder / "metrics.parquet").column("protocol").to_pylist()))
+    assert protocols[1] - protocols[0] == {"kmeans-raw"}

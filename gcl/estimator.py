@@ -24,7 +24,7 @@ from gcl.estimator_files import (
     read_saved,
     write_saved,
 )
-from gcl.estimator_settings import check_device, checked_config, chosen_configs, pinned_to_plain
+from gcl.estimator_settings import check_device, check_fit, checked_config, chosen_configs, pinned_to_plain
 from gcl.graph import Graph, Labels
 from gcl.graph_arrays import labels_from
 from gcl.methods import build_method, method_class
@@ -85,7 +85,8 @@ class ContrastiveEmbedding:
         """Check the settings; nothing is computed yet.
 
         Args:
-            method: key in `gcl.methods.METHODS`.
+            method: key in `gcl.methods.METHODS`; those for collections and for several node types run in the
+                pipeline alone.
             seed: run seed, >= 0; all randomness derives from it.
             device: torch device that trains and embeds; smoothing stays on the CPU.
             smooth: filter of the features, for methods that read smoothed rows: settings by name beside
@@ -93,8 +94,8 @@ class ContrastiveEmbedding:
             **settings: fields of the method's configuration and of `TrainConfig`, by name.
 
         Raises:
-            ValueError: an unknown method or setting, a value out of its bounds, or a device that is not
-                there; the message names it.
+            ValueError: an unknown method or setting, a method for other data, a value out of its bounds, or a
+                device that is not there; the message names it.
         """
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
             raise ValueError(f"seed: a whole number of at least 0, not {seed!r}")
@@ -152,7 +153,8 @@ class ContrastiveEmbedding:
             graph: see `Graph.from_scipy` and its siblings.
             labels: for methods that use them: class ids [N], -1 for every node the method must not learn
                 from, validation and test nodes above all.
-            num_classes: K, for methods that ask how many classes there are; None takes it from `labels`.
+            num_classes: K, for methods that ask how many classes there are, as ``hsan`` without
+                ``num_clusters``; None takes it from `labels`.
             on_epoch: called after each epoch with its number, mean loss terms and seconds.
             checkpoint_dir: where an interrupted fit can go on from; None keeps no checkpoints.
 
@@ -165,11 +167,8 @@ class ContrastiveEmbedding:
         """
         _check_graph(graph)
         y_N, num_labelled_classes = _class_ids(labels)
-        uses_labels = method_class(self.method).uses_labels
-        if uses_labels != (y_N is not None):
-            needed = "needs labels: fit(graph, labels=...), -1 for nodes it must not learn from"
-            raise ValueError(f"{self.method} {needed if uses_labels else 'uses no labels: leave them out'}")
         num_classes = num_labelled_classes if num_classes is None else num_classes
+        check_fit(self.method_config, labels=y_N, num_classes=num_classes)
         data = self._data(graph, y_N)
         num_features = _num_features(data)
         method = self._build(num_features, num_classes, data.num_nodes)

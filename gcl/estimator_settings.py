@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from gcl.config import Config
-from gcl.methods import method_class
+from gcl.methods import ON_COLLECTIONS, method_class
 from gcl.methods.defaults import method_defaults
 from gcl.smoothing import SmoothingConfig
 from gcl.trainer_config import TrainConfig
@@ -52,11 +53,13 @@ def chosen_configs(
         the third is None for methods that read the graph alone.
 
     Raises:
-        ValueError: an unknown method or setting, or a value out of its bounds; the message names it.
+        ValueError: an unknown method or setting, a method that a `Graph` is not enough for, or a value out
+            of its bounds; the message names it.
     """
     if smooth is not None and not isinstance(smooth, SmoothingConfig | Mapping):
         raise ValueError(f"smooth: settings by name, as {{'num_steps': 2}}, not {smooth!r}")
     declared = method_class(method)
+    _check_takes_one_graph(method)
     of_method, of_training = sorted_settings(method, settings)
     filtering = dict(smooth) if isinstance(smooth, Mapping) else {}
     taken = method_defaults(method, {"method": of_method, "train": of_training, "smooth": filtering})
@@ -97,6 +100,48 @@ def pinned_to_plain(method: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
     if "smooth" in plain:
         pinned["smooth"] = {**plain["smooth"], **smooth}
     return pinned
+
+
+def check_fit(method: Config, *, labels: np.ndarray | None, num_classes: int | None) -> None:
+    """Refuse a fit without what the method asks for beside the graph, or with labels that it has no use for.
+
+    Args:
+        method: its configuration.
+        labels: class ids, if any.
+        num_classes: K, given or counted from the labels.
+
+    Raises:
+        ValueError: what to hand over, or to leave out.
+    """
+    declared = method_class(name := str(getattr(method, "name", "")))
+    asks_for_count = getattr(method, "num_clusters", None) == "classes"
+    if declared.uses_labels and labels is None:
+        raise ValueError(f"{name} needs labels: fit(graph, labels=...), -1 for nodes it must not learn from")
+    if labels is not None and not declared.uses_labels:
+        instead = "; of the classes it asks for their number alone, num_classes=K" if asks_for_count else ""
+        raise ValueError(f"{name} uses no labels: leave them out{instead}")
+    if asks_for_count and num_classes is None:
+        raise ValueError(
+            f"{name} asks how many clusters to look for: ContrastiveEmbedding({name!r}, num_clusters=K), or "
+            "fit(graph, num_classes=K)"
+        )
+
+
+def _check_takes_one_graph(method: str) -> None:
+    """Refuse the methods for other data at once, and not with a word of the pipeline's settings."""
+    inputs = method_class(method).inputs
+    if "collection" in inputs:
+        sibling = next((name for name, meant in ON_COLLECTIONS.items() if meant == method), "grace")
+        raise ValueError(
+            f"{method} embeds the graphs of a collection, and ContrastiveEmbedding takes one graph: "
+            f"{sibling!r} embeds its nodes; collections run in the pipeline "
+            "(gclflow run, docs/collections.md)"
+        )
+    if "metapaths" in inputs:
+        raise ValueError(
+            f"{method} reads nodes of several types through metapaths, and ContrastiveEmbedding takes one "
+            "graph: such data run in the pipeline (gclflow run, docs/heterogeneous.md)"
+        )
 
 
 def check_device(device: Any) -> None:

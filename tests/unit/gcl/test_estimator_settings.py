@@ -8,7 +8,7 @@ from sklearn.base import clone
 
 import gcl
 from gcl.estimator import ContrastiveEmbedding
-from gcl.methods import method_class
+from gcl.methods import METHODS, method_class
 from gcl.methods.defaults import DEFAULTS
 from gcl.smoothing import SmoothingConfig
 from gcl.trainer_config import TrainConfig
@@ -54,6 +54,28 @@ def test_no_setting_of_a_method_shares_its_name_with_one_of_training(name):
 def test_wrong_settings_are_refused_at_once_and_named(settings, message):
     with pytest.raises(ValueError, match=message):
         ContrastiveEmbedding(**{"method": "dmat_i", **settings})
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - set(ON_ONE_GRAPH)))
+def test_methods_for_other_data_are_refused_at_once_in_a_notebooks_words(name):
+    with pytest.raises(
+        ValueError, match=f"^{name} .*ContrastiveEmbedding takes one graph.*gclflow run"
+    ) as told:
+        ContrastiveEmbedding(name)
+    assert "dataset." not in str(told.value)
+    if name == "augcl_graph":
+        assert "'augcl' embeds its nodes" in str(told.value)
+
+
+def test_a_method_that_asks_for_a_count_of_clusters_says_how_to_give_it():
+    with pytest.raises(ValueError, match=r"num_clusters=K\), or fit\(graph, num_classes=K\)"):
+        small("hsan", num_clusters="classes").fit(GRAPH)
+    with pytest.raises(ValueError, match=r"hsan uses no labels: .*their number alone, num_classes=K"):
+        small("hsan", num_clusters="classes").fit(GRAPH, labels=np.arange(GRAPH.num_nodes) % 3)
+    with pytest.raises(ValueError, match="grace uses no labels: leave them out$"):
+        small("grace").fit(GRAPH, labels=np.arange(GRAPH.num_nodes) % 3)
+    z_ND = small("hsan", num_clusters="classes").fit_embed(GRAPH, num_classes=3)
+    assert np.array_equal(z_ND, small("hsan", num_clusters=3).fit_embed(GRAPH))
 
 
 def test_smoothing_settings_are_refused_where_nothing_is_smoothed():

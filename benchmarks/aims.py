@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from kept_runs import CONTROLS, TITLES, Record, group, scores, spread, title
+from kept_runs import CONTROLS, TITLES, Record, clusters_raw_rows, group, scores, spread, title
 
 from flows.study_record import StudyRecord, SummaryRow
 from flows.study_tables import markdown_table
@@ -107,10 +107,12 @@ def _below_in_run(run: Record) -> Iterator[list[str]]:
     for task, protocol in dict.fromkeys((row["task"], group(row)) for row in run["metrics"]):
         for metric in _COMPARED.get(task, ()):
             own = dict(scores(run, task, protocol, metric))
+            if clusters_raw_rows(run) and "consensus-final" in own:
+                own.setdefault("kmeans-raw", own["consensus-final"])
             for embedding, control in CONTROLS.items():
                 for name, row in scores(run, task, protocol, metric, embedding=embedding):
                     if name in own and (gap := _gap(100 * own[name]["value"], 100 * row["value"])) < 0:
-                        place = [dataset, name, title(run), TITLES[metric]]
+                        place = [dataset, own[name]["protocol"], title(run), TITLES[metric]]
                         yield [*place, spread(own[name]), control, spread(row), f"{gap:.2f}"]
 
 

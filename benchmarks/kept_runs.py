@@ -38,6 +38,32 @@ def _described(method: Record) -> str:
     return name + (f", {count} encoders" if count > 1 else "")
 
 
+def has_raw_controls(run: Record) -> bool:
+    """Whether there are controls clustered as they are."""
+    return any(row["protocol"] == "kmeans-raw" and row["embedding"] != "method" for row in run["metrics"])
+
+
+def clusters_raw_rows(run: Record) -> bool:
+    """Whether the run's own clustering takes rows as they are, and not scaled to length 1."""
+    return not run["config"].get("cluster", {}).get("normalise", True)
+
+
+def with_raw_controls(run: Record, measured: Record) -> Record:
+    """A run from before its own clustering had controls in its own geometry, with those measured since.
+
+    Args:
+        run: as it is kept.
+        measured: `benchmarks/results/raw_controls.json`, by data set.
+    """
+    dataset = run["config"]["dataset"]["name"]
+    found = measured.get(dataset) if run.get("preset") == f"{dataset}-clustering" else None
+    if found is None or has_raw_controls(run) or found["seeds"] != run["seeds"]:
+        return run
+    rows = [row for row in found["controls"] if row["protocol"] == "kmeans-raw"]
+    note = f"the controls under kmeans-raw were measured later, without training: `{found['command']}`"
+    return {**run, "metrics": [*run["metrics"], *rows], "notes": [*run["notes"], note]}
+
+
 def group(metric: Record) -> str:
     """Clustering protocols share a table, whose rows name them; the others have one each."""
     return "clustering" if metric["task"] == "clustering" else str(metric["protocol"])

@@ -11,7 +11,18 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 from aims import SOURCES, aims_table, below_aims, below_controls  # noqa: E402  beside this file
-from kept_runs import CONTROLS, METRICS, TITLES, Record, group, spread, title  # noqa: E402
+from kept_runs import (  # noqa: E402
+    CONTROLS,
+    METRICS,
+    TITLES,
+    Record,
+    clusters_raw_rows,
+    group,
+    has_raw_controls,
+    spread,
+    title,
+    with_raw_controls,
+)
 from speed_page import speed_section  # noqa: E402
 
 from flows.study_record import StudyRecord  # noqa: E402
@@ -50,6 +61,9 @@ _BELOW_CONTROLS = """
 
 Every run and variant whose mean lies below the smoothed features or the untrained encoder with the same head.
 """
+_UNIT_CONTROLS = """The controls are clustered on rows scaled to length 1 (kmeans-final), while these runs'
+own clustering takes rows as they are: they are no controls of it.
+"""
 _STAGES = ("ingest", "smooth", "train", "uncertainty", "cluster", "evaluate")
 
 
@@ -61,7 +75,9 @@ def render(results: Path, published: Path) -> str:
         published: the TOML of published figures and targets.
     """
     kept = [json.loads(path.read_text()) for path in sorted(results.glob("*.json"))]
-    runs = [record for record in kept if "metrics" in record]
+    measured = results / "raw_controls.json"
+    raw_controls = json.loads(measured.read_text())["datasets"] if measured.exists() else {}
+    runs = [with_raw_controls(record, raw_controls) for record in kept if "metrics" in record]
     figures = tomllib.loads(published.read_text())
     parts = [INTRODUCTION]
     for dataset in dict.fromkeys(run["config"]["dataset"]["name"] for run in runs):
@@ -110,6 +126,8 @@ def _section(
     yield ""
     if num_recalled:
         yield f"{num_recalled} figures quoted from memory are kept out until they are confirmed.\n"
+    if is_clustering and any(clusters_raw_rows(run) and not has_raw_controls(run) for run in runs):
+        yield _UNIT_CONTROLS
     yield from (*aims_table(dataset, task, protocol, runs, figures), "")
 
 

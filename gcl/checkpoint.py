@@ -8,12 +8,10 @@ the JSON comes last and is the commit. What does not verify is passed over for t
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError
@@ -22,6 +20,7 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
 
 from gcl.errors import CheckpointMismatch, SourceUnreadable
+from gcl.locked_files import taken, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -222,30 +221,6 @@ def _signature(value: Tensor) -> str:
     return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write, sync, rename, sync the folder: even after a power cut the file is the old one or the new one.
-
-    Args:
-        path: the file, in a folder that exists.
-        content: all of it.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.{uuid4().hex}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def drop_checkpoints(folder: Path, *, from_epoch: int) -> None:
     """Forget the checkpoints of an epoch and of later ones, so that a run trains that epoch again.
 
@@ -271,19 +246,6 @@ def _prune(folder: Path, newest: str) -> None:
             if path.stem not in kept:
                 path.unlink(missing_ok=True)
     for partial in folder.glob(".epoch-*.partial"):
-        if not _is_being_written(partial):
-            partial.unlink(missing_ok=True)
-
-
-def _is_being_written(partial: Path) -> bool:
-    """Whether the process that the name holds is there: it may be training the same at this moment."""
-    pid = partial.name.split(".")[-3]
-    if not pid.isdecimal() or int(pid) == os.getpid():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True
+        with taken(partial) as is_left:  # another process may be training the same at this moment
+            if is_left:
+                partial.unlink(missing_ok=True)

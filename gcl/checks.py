@@ -104,7 +104,7 @@ class CheckFolder:
         """
         from safetensors.numpy import save
 
-        from gcl.checkpoint import write_atomically
+        from gcl.locked_files import write_atomically
 
         self.folder.mkdir(parents=True, exist_ok=True)
         z_NK, kept_share = compress(z_ND)

@@ -21,9 +21,9 @@ import torch.distributed as dist
 from pydantic import TypeAdapter
 from torch._C._distributed_c10d import FileStore
 
-from gcl.checkpoint import write_atomically
 from gcl.checks import CheckFolder
 from gcl.distributed import ProcessGroup
+from gcl.locked_files import write_atomically
 from gcl.methods import build_method
 from gcl.methods.base import TrainingData
 from gcl.methods.configs import MethodConfig

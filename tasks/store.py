@@ -2,10 +2,10 @@
 
 This is the store in a local directory, and the local half of one in a bucket (`tasks.remote_store`).
 
-Layout below the root: `STAGE/KEY/` committed stage folders; `.tmp/` folders being written, named after
-their owner's pid; `.quarantine/` what failed a contract or a verification; `.scratch/` checkpoints of
-unfinished stages; `.results/` and `.locks/` Prefect's cache records and locks. Everything lies inside the
-root and every URI is relative to it, so a store can be moved and two stores never mix.
+Layout below the root: `STAGE/KEY/` committed stage folders; `.tmp/` folders being written, each beside
+a file that its writer holds locked; `.quarantine/` what failed a contract or a verification; `.scratch/`
+checkpoints of unfinished stages; `.results/` and `.locks/` Prefect's cache records and locks. Everything
+lies inside the root and every URI is relative to it, so a store can be moved and two stores never mix.
 """
 
 import errno
@@ -16,7 +16,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from data_contracts.errors import one_line
@@ -24,7 +24,7 @@ from tasks.artifact import FORMAT, MANIFEST, Artifact, FileEntry, Manifest, file
 from tasks.errors import ArtifactCorrupted, NewerFormat, StoreFull, StoreUnusable, UnknownArtifact
 from tasks.store_address import local_path as local_path
 from tasks.store_address import remote_address
-from tasks.writers import remove, sweep, this_writer
+from tasks.writers import claimed, remove, sweep, this_writer
 
 logger = logging.getLogger(__name__)
 
@@ -168,16 +168,16 @@ class Store:
             StoreFull: the disk, quota or file size limit was exhausted while writing.
         """
         folder = self.root / ".tmp" / f"{this_writer()}-{stage}-{key[:12]}-{uuid.uuid4().hex[:8]}"
-        try:
-            folder.mkdir(mode=0o700)
-            yield folder
-        except OSError as error:
-            if error.errno in _FULL:
-                free = shutil.disk_usage(self.root).free
-                raise StoreFull(str(self.root), _size_below(folder), free) from error
-            raise
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(claimed(folder))
+                folder.mkdir(mode=0o700)
+                yield folder
+            except OSError as error:
+                if error.errno in _FULL:
+                    free = shutil.disk_usage(self.root).free
+                    raise StoreFull(str(self.root), _size_below(folder), free) from error
+                raise
 
     def publish(self, folder: Path, manifest: Manifest, *, replace: bool = False) -> Manifest:
         """Commit a written folder under its key: fsync, write the manifest, rename, fsync the parent.
@@ -199,6 +199,7 @@ class Store:
             _sync(path)
         target = self.stage_folder(manifest.stage, manifest.key)
         target.parent.mkdir(exist_ok=True, mode=0o700)
+        _sync(self.root)  # whoever made it may have died before this
         published = self._commit(folder, target, manifest, replace=replace)
         _sync(target.parent)
         # Also where another was faster: a later forced re-run must not resume from this one's checkpoints.
@@ -237,9 +238,9 @@ class Store:
     def remove(self, path: Path) -> int:
         """Delete a folder or file of the store, out of every reader's sight first; returns its bytes."""
         doomed = self.root / ".tmp" / f"{this_writer()}-removed-{uuid.uuid4().hex[:8]}"
+        num_bytes = Store.num_bytes(self, path)
         path.rename(doomed)
-        num_bytes = Store.num_bytes(self, doomed)
-        remove(doomed)
+        remove(doomed)  # without a claim, which takes room: a full disk is to be freed
         return num_bytes
 
     def num_bytes(self, path: Path) -> int:
@@ -314,9 +315,11 @@ class Store:
         marker = self.root / MARKER
         if not marker.exists():
             temporary = self.root / ".tmp" / f"{this_writer()}-{MARKER}-{uuid.uuid4().hex[:8]}"
-            temporary.write_text(json.dumps({"format": FORMAT}) + "\n")
-            _sync(temporary)
-            temporary.rename(marker)
+            with claimed(temporary):
+                temporary.write_text(json.dumps({"format": FORMAT}) + "\n")
+                _sync(temporary)
+                temporary.rename(marker)
+            _sync(self.root)
             return
         try:
             found = json.loads(marker.read_text()).get("format")

@@ -158,6 +158,10 @@ def test_everything_is_synced_before_the_rename_and_the_folder_after(tmp_path: P
     )
     assert manifest < calls.index(("fsync", temporary)) < commit
     assert calls[commit + 1] == ("fsync", "ingest")
+    (marked,) = (i for i, (what, path) in enumerate(calls) if what == "rename" and "-> store.json" in path)
+    root = ("fsync", str(tmp_path / "store"))
+    assert calls[marked + 1] == root, "the marker is in its folder for good"
+    assert root in calls[calls.index(("fsync", temporary)) : commit], "and so is the stage's folder"
 
 
 if __name__ == "__main__":

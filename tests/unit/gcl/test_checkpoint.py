@@ -1,6 +1,7 @@
 """Checkpoints: exact, atomic, verified, two kept, and never of something else."""
 
 import errno
+import fcntl
 import json
 import os
 import pickle
@@ -20,6 +21,7 @@ from gcl.checkpoint import (
     save_weights,
 )
 from gcl.errors import CheckpointMismatch, SourceUnreadable
+from gcl.locked_files import create_locked, taken
 
 IDENTITY = {"method": "toy", "seed": "0"}
 
@@ -191,6 +193,42 @@ def test_left_over_partial_files_are_swept(tmp_path):
     (tmp_path / "epoch-00000001.safetensors").write_bytes(b"no record")
     save_checkpoint(tmp_path, trained()[2], IDENTITY)
     assert tree(tmp_path) == ["epoch-00000002.json", "epoch-00000002.safetensors"]
+
+
+def test_a_file_that_another_process_is_writing_is_not_swept(tmp_path):
+    partial = tmp_path / f".epoch-00000001.json.{os.getpid()}.abc.partial"  # of another container, where the
+    with create_locked(partial):  # pid of this process, 1 as a rule, is that of the writer too
+        save_checkpoint(tmp_path, trained()[2], IDENTITY)
+        assert partial.exists()
+        with taken(partial) as is_left:
+            assert not is_left
+    save_checkpoint(tmp_path, trained()[2], IDENTITY)
+    assert not partial.exists()
+
+
+def test_a_file_that_is_swept_before_it_is_held_is_made_again(tmp_path, monkeypatch):
+    path, flock, swept = tmp_path / "x.partial", fcntl.flock, []
+
+    def flock_late(file, operation):
+        if not swept:
+            swept.append(path.unlink())
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock_late)
+    with create_locked(path) as file:
+        assert os.path.samestat(os.fstat(file.fileno()), path.stat())
+    assert swept
+
+
+def test_without_locks_files_are_written_and_nothing_is_swept(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    left = tmp_path / ".epoch-00000001.json.1.abc.partial"
+    left.write_bytes(b"half")
+    save_checkpoint(tmp_path, trained()[2], IDENTITY)
+    assert load_checkpoint(tmp_path, IDENTITY).epoch == 2 and left.exists()
 
 
 def test_weights_round_trip_and_equal_weights_give_equal_bytes(tmp_path):

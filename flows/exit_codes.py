@@ -85,3 +85,13 @@ def write_failure(error: BaseException, folder: Path) -> None:
         **details,
     }
     (folder / "failure.json").write_text(json.dumps(document, indent=1, default=str) + "\n")
+
+
+def leave_failure(error: BaseException, out: Path) -> None:
+    """Have a folder of results say that the last run into it has failed; ``run.json`` of an earlier one goes.
+
+    That of a run that regressed stays: its results are sound, and no worse than ``failure.json`` says.
+    """
+    if not isinstance(error, RunRegressed):
+        (out / "run.json").unlink(missing_ok=True)
+    write_failure(error, out)

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from flows.record import Metric, RunRecord, machine, stage_entry, versions
 from flows.wiring import PipelineState
+from gcl.locked_files import write_atomically
 from tasks.convert import read_rows
 from tasks.identity import resolve_device
 from tasks.report import render_with_times
+from tasks.small_files import sync_folder
 from tasks.work import read_metadata
 
 _TABLES = {
@@ -45,6 +47,7 @@ def run_record(state: PipelineState, *, preset: str | None) -> RunRecord:
 def export_run(state: PipelineState, record: RunRecord, out: Path) -> None:
     """Write one run's results into `out`; every file appears whole or not at all, and all are of one run.
 
+    ``run.json`` goes first and comes last: where it is, everything beside it is of the run it speaks of.
     Two runs that write into one folder take turns; what the later one writes stays.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -65,6 +68,8 @@ def _turn(out: Path) -> Iterator[None]:
 
 
 def _export(state: PipelineState, record: RunRecord, out: Path) -> None:
+    (out / "run.json").unlink(missing_ok=True)
+    sync_folder(out)  # before anything else appears there
     for name, (kind, table) in _TABLES.items():
         if kind in state.artifacts and (source := state.store.path(state.artifacts[kind]) / table).exists():
             replace_file(out / name, source.read_bytes())
@@ -102,10 +107,5 @@ def _notes(state: PipelineState) -> list[str]:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file that appears whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a file that appears whole or not at all, also where the power goes."""
+    write_atomically(path, content)

@@ -1,11 +1,15 @@
 """The pipeline as a Prefect flow: what a deployment, the UI's form and ``gclflow run`` all start."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 
 from flows.config import ConfigurationError, PipelineConfig, StageName
+from flows.exit_codes import leave_failure
 from flows.orphan import ends_with_worker
 from flows.outputs import export_run, run_record
 from flows.record import RunRecord
@@ -15,6 +19,8 @@ from tasks.identity import resolve_device
 from tasks.prefect_artifacts import show_run
 from tasks.runs import SeriesName
 from tasks.store import Store
+
+logger = logging.getLogger(__name__)
 
 
 def _run_name() -> str:
@@ -39,7 +45,8 @@ def pipeline(
     Args:
         config: every setting, by stage.
         store: directory of the artifacts; stages whose key it knows are not computed again.
-        out: directory for ``run.json``, ``report.html`` and the result tables; none writes none.
+        out: directory for ``run.json``, ``report.html`` and the result tables; none writes none. A run that
+            fails leaves ``failure.json`` there, in the place of ``run.json``.
         refresh: stages to compute again even if their results are known.
         until: last stage to run; none runs all.
         preset: name of the preset the configuration rests on, for the record.
@@ -52,20 +59,35 @@ def pipeline(
     Raises:
         RunRegressed: it is worse than the last good run of its series allows; its results are kept.
     """
-    _check_device(config.device)
-    state = PipelineState(config, Store(store), refresh=refresh)
+    with _failures_left_in(out):
+        _check_device(config.device)
+        state = PipelineState(config, Store(store), refresh=refresh)
+        try:
+            run_stages(state, until=until)
+        except Exception as error:
+            show_run(state.store, state.artifacts, state.reports, error=error)
+            raise
+        record = run_record(state, preset=preset)
+        if out is not None:
+            export_run(state, record, Path(out))
+            get_run_logger().info("results in %s", Path(out).resolve())
+        show_run(state.store, state.artifacts, state.reports)
+        conclude(state, record, series=series, preset=preset)
+        return record
+
+
+@contextmanager
+def _failures_left_in(out: str | None) -> Iterator[None]:
+    """Have the folder of results say so if the body fails: nobody reads a schedule's log every day."""
     try:
-        run_stages(state, until=until)
-    except Exception as error:
-        show_run(state.store, state.artifacts, state.reports, error=error)
+        yield
+    except BaseException as error:
+        try:
+            if out is not None:
+                leave_failure(error, Path(out))
+        except OSError:
+            logger.exception("%s cannot be told that the run has failed", out)
         raise
-    record = run_record(state, preset=preset)
-    if out is not None:
-        export_run(state, record, Path(out))
-        get_run_logger().info("results in %s", Path(out).resolve())
-    show_run(state.store, state.artifacts, state.reports)
-    conclude(state, record, series=series, preset=preset)
-    return record
 
 
 def _check_device(device: str) -> None:

@@ -11,11 +11,10 @@ from typing import NoReturn
 from pydantic import TypeAdapter, ValidationError
 
 from flows.config import MAX_SEED, ConfigurationError, PipelineConfig, StageName
-from flows.exit_codes import Interrupted, write_failure
+from flows.exit_codes import Interrupted, leave_failure
 from flows.record import RunRecord
 from flows.server import prefect_server
 from tasks.progress import Progress, listening
-from tasks.regression import RunRegressed
 from tasks.runs import SeriesName
 from tasks.store import Store
 
@@ -110,9 +109,7 @@ def run_pipeline(
             write_record(record, out)
             return record
     except BaseException as error:
-        if not isinstance(error, RunRegressed):  # whose results are sound, and no worse than they are
-            (out / "run.json").unlink(missing_ok=True)
-        write_failure(error, out)
+        leave_failure(error, out)
         if isinstance(error, KeyboardInterrupt):  # which the command line's library would end without a word
             raise Interrupted(str(error)) from None
         raise

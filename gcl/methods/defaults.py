@@ -34,7 +34,11 @@ DEFAULTS: dict[str, MethodDefaults] = {
     ),
     "augcl_graph": MethodDefaults("released schedule, mala-lab/AUGCL", {"train": _GRAPHCL_TRAINING}),
     "dmat_i": MethodDefaults("chosen for it on validation nodes of Cora and CiteSeer"),
-    "dmt": MethodDefaults("training and filter of dmat_i"),
+    "dmt": MethodDefaults(
+        "filter and step size of dmat_i; its labels make few steps an epoch, one of 140, so five times the "
+        "epochs (ours, see its class)",
+        {"train": {"epochs": 100}},
+    ),
     "grace": MethodDefaults(
         "released settings for Cora, CRIPAC-DIG/GRACE, config.yaml", {"train": _GRACE_TRAINING}
     ),

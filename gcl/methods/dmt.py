@@ -29,7 +29,8 @@ class Dmt(SmoothedRowsMethod):
 
             log(1 + Q * mean_j exp(s_j^-) * mean_i exp(-s_i^+))
 
-        With V > 1 an anchor's own views are positives too. ``unlabelled="instance"`` adds
+        The rows are as they are; with V > 1 they are augmented, and an anchor's own views are positives
+        too (DMAT). ``unlabelled="instance"`` adds
         instance_weight times the DMAT-i loss of all rows of the batch.
 
     Inputs:
@@ -39,7 +40,12 @@ class Dmt(SmoothedRowsMethod):
 
     Defaults and their source:
         temperature .2 and 256 balanced labelled draws a batch: our own choice for 20 labels a class;
-        the paper's values are not known to us. One view and unlabelled rows left out: the plain DMT.
+        the paper's values are not known to us. One view, so no augmentation, and unlabelled rows left out:
+        the plain DMT. An epoch is a pass over the labelled nodes, a single step where they are few: 100
+        epochs of Adam at 1e-4, ours, after which the loss has fallen by 15 to 90 %. Chosen with 20 labels a
+        class by validation accuracy, which is flat from 50 to 200 epochs on generated graphs and the digits;
+        100 epochs at 1e-3 lose 6 to 7 points on the generated ones. Where columns are many, so few labels
+        are soon learned by heart: on validation nodes of Cora and CiteSeer 20 epochs gave 2 to 3 points more.
 
     Deviations from paper:
         The body of the paper was not at hand, see `DmatI`. Drawing labelled nodes apart is ours. A class

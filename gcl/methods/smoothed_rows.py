@@ -58,6 +58,7 @@ class SmoothedRowsMethod(Method):
     ) -> Tensor:
         """Projections [V, B, D] of V augmented views, each through the encoder by itself.
 
+        One view is the rows as they are: augmentation is what makes views of a node differ.
         Views are drawn of the whole batch, so they do not depend on how many processes encode it.
 
         Args:
@@ -68,10 +69,11 @@ class SmoothedRowsMethod(Method):
             share: which of the rows this process encodes.
         """
         views = []
+        strengths = self.config.strengths() if self.config.num_views > 1 else {}
         for view in range(self.config.num_views):
             drop = self._generator(seed, "dropout", epoch, step, view)
             draws = self._generator(seed, "augment", epoch, step, view)
-            x_view_BF = augment_rows(x_BF, self.config.strengths(), draws)
+            x_view_BF = augment_rows(x_BF, strengths, draws)
             views.append(self.projector(self.encoder(x_view_BF[share.rows], drop)))
         return share.gather(torch.stack(views))
 

@@ -27,7 +27,11 @@ class DmtConfig(RowEncoderConfig, ViewConfig, TupletConfig):
     name: Literal["dmt"] = Field("dmt", description="the method: dmt")
     temperature: float = Field(0.2, gt=0, le=100, description="divides the cosine scores: tau > 0")
     num_views: int = Field(
-        1, ge=1, le=16, description="V, views of a node in a batch: count >= 1; own views are positives too"
+        1,
+        ge=1,
+        le=16,
+        description="V, views of a node in a batch: count >= 1; from 2 on rows are augmented, and own views "
+        "are positives too; of one view only uncertainty.method=augmentation draws augmented rows",
     )
     unlabelled: Literal["ignore", "negatives", "instance"] = Field(
         "ignore",

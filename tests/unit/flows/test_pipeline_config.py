@@ -101,9 +101,10 @@ def test_without_a_preset_a_run_rests_on_its_methods_defaults() -> None:
         assert hsan.cluster.normalise is False
         progcl = load("method.name=progcl", "dataset.format=synthetic", **options)
         assert (progcl.train.epochs, progcl.method.start_epoch) == (200, 100)
-        for name in ("dmat_i", "dmt"):
-            config = load(f"method.name={name}", "dataset.format=synthetic", **options)
-            assert (config.train, config.smooth, config.cluster) == (plain.train, plain.smooth, plain.cluster)
+        dmt = load("method.name=dmt", "dataset.format=synthetic", **options)
+        assert (dmt.train.epochs, dmt.train.learning_rate, dmt.smooth) == (100, 1e-4, plain.smooth)
+        config = load("method.name=dmat_i", "dataset.format=synthetic", **options)
+        assert (config.train, config.smooth, config.cluster) == (plain.train, plain.smooth, plain.cluster)
 
 
 def test_overrides_win_over_the_methods_defaults_one_by_one() -> None:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+import gcl
 from gcl.errors import NotDefined
 from gcl.losses.grouped import grouped_tuplet_loss, views_tuplet_loss
 from gcl.methods import build_method
@@ -158,3 +159,25 @@ def test_label_beyond_the_number_of_classes_is_refused():
 def test_instance_loss_needs_views():
     with pytest.raises(ValidationError, match="num_views"):
         DmtConfig(unlabelled="instance", num_views=1)
+
+
+def test_one_view_is_the_rows_as_they_are_and_more_are_augmented():
+    data, _ = labelled_data()
+    x_BF = torch.from_numpy(data.x_NF[:60])
+    plain = make(entry_dropout_rate=0.9)
+    assert torch.equal(plain.project_views(x_BF, epoch=0, step=0, seed=0)[0], plain.encoder(x_BF))
+    z_VBD = make(entry_dropout_rate=0.9, num_views=2).project_views(x_BF, epoch=0, step=0, seed=0)
+    assert not torch.equal(z_VBD[0], z_VBD[1])
+    drawn = [plain.embed_view(data, view=view, seed=0) for view in (0, 1)]
+    assert not np.array_equal(*drawn), "how sure a node is can still be asked of augmented rows"
+
+
+def test_defaults_train_with_a_handful_of_labels():
+    """20 labels a class are one step an epoch: the epochs of dmat_i would leave the encoder as it was."""
+    dataset = gcl.read_dataset("synthetic", nodes=1000, features=64, classes=5, seed=1)
+    known = np.concatenate([np.flatnonzero(dataset.labels.y_N == label)[:20] for label in range(5)])
+    y_N = np.full(1000, -1, np.int32)
+    y_N[known] = dataset.labels.y_N[known]
+    model = gcl.ContrastiveEmbedding("dmt", seed=0).fit(dataset.graph, labels=y_N, num_classes=5)
+    losses = [row["loss"] for row in model.history]
+    assert losses[-1] < 0.85 * losses[0] < losses[19], (losses[0], losses[19], losses[-1])

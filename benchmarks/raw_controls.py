@@ -11,6 +11,7 @@ Figures go to benchmarks/results/raw_controls.json, a data set to a key.
 
 import argparse
 import json
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -53,7 +54,7 @@ def controls(name: str, data: Path) -> dict[str, Any]:
         if row["task"] == "clustering" and row["embedding"] != "method" and row["metric"] in METRICS
     ]
     return {
-        "command": " ".join(["gclflow", *arguments(name, f"DIR/{place}", seeds)]),
+        "command": shlex.join(["gclflow", *arguments(name, f"DIR/{place}", seeds)]),
         "seeds": record["seeds"],
         "versions": record["versions"],
         "controls": rows,

@@ -35,6 +35,9 @@ def up(
     deployments: Annotated[
         Path | None, typer.Option(help="A prefect.yaml; the last one, or this folder's, or gclflow's.")
     ] = None,
+    if_wanted: Annotated[
+        bool, typer.Option("--if-wanted", help="Do nothing after gclflow down; for timers.")
+    ] = False,
 ) -> None:
     """Start the Prefect server, its UI, the deployments and a worker, all on this machine alone.
 
@@ -50,9 +53,12 @@ def up(
         eval "$(gclflow env)"; prefect deployment run pipeline/nightly
     """
     from flows.home import Home
+    from flows.up import is_to_stay_down
     from flows.up import up as bring_up
 
     opened = Home(home)
+    if if_wanted and is_to_stay_down(opened):
+        return
     with show_services.waiting("starting"):
         standing = bring_up(opened, port=port, auth=auth, deployments=deployments)
     show_services.standing(standing, home=opened.folder)

@@ -1,7 +1,6 @@
 """What a standing server holds of ours: the work pool, and the deployments of a prefect.yaml."""
 
 import hashlib
-import importlib.metadata
 import json
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flows.config import ConfigurationError
 from flows.form import arranged
 from flows.home import Home
+from flows.installed import flow_sources, versions
 from flows.proxies import client_settings
 from flows.server import ServerNotStarted
 
@@ -39,7 +39,7 @@ def deployments_file(given: Path | None = None) -> Path:
 
 
 def fingerprint(file: Path, folder: Path) -> str:
-    """What tells whether deployments must be made again: the file, where it runs, versions, our settings.
+    """What tells whether deployments must be made again: file and folder, flows, versions, settings.
 
     Args:
         file: the prefect.yaml.
@@ -47,9 +47,19 @@ def fingerprint(file: Path, folder: Path) -> str:
     """
     from flows.config import PipelineConfig
 
-    known = [importlib.metadata.version(name) for name in ("gclflow", "prefect")]
+    known = [f"{name} {version}" for name, version in sorted(versions().items())]
     known += [str(folder), json.dumps(PipelineConfig.model_json_schema(), sort_keys=True)]
-    return hashlib.sha256(file.read_bytes() + "\n".join(known).encode()).hexdigest()
+    digest = hashlib.sha256(file.read_bytes() + "\n".join(known).encode() + flow_sources())
+    for path in _own_flows(file, folder):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _own_flows(file: Path, folder: Path) -> list[Path]:
+    """The files of entrypoints such as ``mine.py:flow``."""
+    entrypoints = [str(deployment.get("entrypoint") or "") for deployment in _deployments(file)]
+    paths = [folder / found.rpartition(":")[0] for found in entrypoints if ":" in found]
+    return [path for path in paths if path.is_file()]
 
 
 def connect(environment: Mapping[str, str]) -> "SyncPrefectClient":
@@ -81,18 +91,26 @@ def make_work_pool(client: "SyncPrefectClient") -> None:
 
 def file_switches(file: Path) -> dict[str, bool]:
     """What a prefect.yaml says of each schedule with a slug: whether it is on, by ``deployment slug``."""
-    import yaml
-
     try:
-        document = yaml.safe_load(file.read_text("utf-8"))
         return {
             f"{deployment['name']} {schedule['slug']}": bool(schedule.get("active", True))
-            for deployment in document["deployments"]
+            for deployment in _deployments(file)
             for schedule in deployment.get("schedules") or ()
             if "slug" in schedule
         }
-    except (yaml.YAMLError, UnicodeError, TypeError, KeyError, AttributeError):
+    except (TypeError, KeyError, AttributeError):
         return {}  # Prefect will say what is wrong with it
+
+
+def _deployments(file: Path) -> list[dict[str, Any]]:
+    """The deployments in a prefect.yaml, as they stand there; none where it cannot be read."""
+    import yaml
+
+    try:
+        found = yaml.safe_load(file.read_text("utf-8"))["deployments"]
+        return [deployment for deployment in found if isinstance(deployment, dict)]
+    except (yaml.YAMLError, UnicodeError, TypeError, KeyError):
+        return []
 
 
 def make_deployments(
@@ -117,14 +135,15 @@ def make_deployments(
     Raises:
         ServerNotStarted: Prefect refused; with its words.
     """
-    switched = _switches(client) | home.read("switches")
+    switched = switches(client) or home.read("seen").get("switches", {})  # none: its database is new
+    switched = {**switched, **home.read("switches")}
     switched = kept_switches(switched, home.read("deployed").get("switches", {}), file_switches(file))
     home.write("switches", switched)
     before = {deployment.id: deployment.updated for deployment in client.read_deployments()}
     try:
-        _deploy(file, folder, environment)
+        _deploy(_as_switched(file, switched, home), folder, environment)
     finally:
-        names = _names(client)
+        names = names_of(client)
         for deployment in client.read_deployments():
             _set_switches(client, deployment, names[deployment.id], switched)
     home.forget("switches")
@@ -137,9 +156,15 @@ def make_deployments(
     return tuple(sorted(made))
 
 
+def remember_switches(client: "SyncPrefectClient", home: Home) -> None:
+    """Note the switches beside the server, for the case that its database is lost."""
+    if found := switches(client):
+        home.write("seen", {"switches": found})
+
+
 def remove_deployments(client: "SyncPrefectClient", names: set[str]) -> None:
     """Delete deployments that were made from an earlier file, schedules and all."""
-    for identity, name in _names(client).items():
+    for identity, name in names_of(client).items():
         if name in names:
             client.delete_deployment(identity)
 
@@ -156,6 +181,28 @@ def kept_switches(
     """
     rewritten = {name for name, active in says.items() if said.get(name, active) != active}
     return {name: active for name, active in switched.items() if name.partition("/")[2] not in rewritten}
+
+
+def _as_switched(file: Path, switched: Mapping[str, bool], home: Home) -> Path:
+    """A prefect.yaml whose schedules are on or off as they shall be; the one given, where they are already.
+
+    Deployed as written and switched afterwards, a schedule that is off would start runs meanwhile.
+    """
+    import yaml
+
+    is_changed, deployments = False, _deployments(file)
+    for deployment in deployments:
+        for schedule in filter(lambda found: isinstance(found, dict), deployment.get("schedules") or ()):
+            slug = f"{deployment.get('name')} {schedule.get('slug')}"
+            wanted = {active for name, active in switched.items() if name.partition("/")[2] == slug}
+            if len(wanted) == 1 and wanted != {schedule.get("active", True)}:
+                schedule["active"], is_changed = wanted.pop(), True
+    if not is_changed:
+        return file
+    document = {**yaml.safe_load(file.read_text("utf-8")), "deployments": deployments}
+    made = home.folder / "prefect.yaml"
+    made.write_text(yaml.safe_dump(document, sort_keys=False), "utf-8")
+    return made
 
 
 def _deploy(file: Path, folder: Path, environment: Mapping[str, str]) -> None:
@@ -177,14 +224,15 @@ def _deploy(file: Path, folder: Path, environment: Mapping[str, str]) -> None:
         raise ServerNotStarted(f"the deployments of {file} were refused:\n{tail}")
 
 
-def _names(client: "SyncPrefectClient") -> dict[Any, str]:
+def names_of(client: "SyncPrefectClient") -> dict[Any, str]:
     """``flow/deployment`` by id: two flows may have deployments of one name."""
     flows = {found.id: found.name for found in client.read_flows()}
     return {found.id: f"{flows[found.flow_id]}/{found.name}" for found in client.read_deployments()}
 
 
-def _switches(client: "SyncPrefectClient") -> dict[str, bool]:
-    names = _names(client)
+def switches(client: "SyncPrefectClient") -> dict[str, bool]:
+    """Whether each schedule with a slug is on, by ``flow/deployment slug``."""
+    names = names_of(client)
     return {
         f"{names[deployment.id]} {schedule.slug}": schedule.active
         for deployment in client.read_deployments()

@@ -43,7 +43,7 @@ def examine(home: Home, store: str) -> list[Finding]:
         ("store", lambda: _store(store)),
         ("disk", lambda: _disk(store)),
         ("secret", lambda: _secret(home)),
-        ("server", lambda: _server(home)),
+        ("server", lambda: _server(home, store)),
         ("exposure", _exposure),
     )
     return [finding for name, check in checks for finding in _guarded(name, check)]
@@ -151,7 +151,7 @@ def _secret(home: Home) -> Iterator[Finding]:
         yield Finding("secret", "fail", f"{loose[0]} can be read by other users", f"chmod go= {loose[0]}")
 
 
-def _server(home: Home) -> Iterator[Finding]:
+def _server(home: Home, store: str) -> Iterator[Finding]:
     from flows.server import answers, client_environment
 
     environment = client_environment(home)
@@ -170,7 +170,7 @@ def _server(home: Home) -> Iterator[Finding]:
         yield Finding("server", "ok", f"{url}, with a login")
     else:
         yield Finding("server", "warn", f"{url} asks for no login", "gclflow up --auth")
-    yield from _inside(home, environment)
+    yield from _inside(home, store, environment)
 
 
 def _no_server(home: Home) -> Iterator[Finding]:
@@ -195,10 +195,11 @@ def _exposure() -> Iterator[Finding]:
         yield Finding("exposure", "fail", warning)
 
 
-def _inside(home: Home, environment: dict[str, str]) -> Iterator[Finding]:
+def _inside(home: Home, store: str, environment: dict[str, str]) -> Iterator[Finding]:
     """What the server knows: its worker, deployments, automations."""
     from flows.dead_runs import SILENCES
     from flows.deploy import WORK_POOL, connect
+    from flows.doctor_upkeep import growth, lost
     from flows.up import worker
 
     again = "gclflow up puts it right"
@@ -227,3 +228,5 @@ def _inside(home: Home, environment: dict[str, str]) -> Iterator[Finding]:
         else:
             advice = "switch their automations on" if len(watched) == len(SILENCES) else again
             yield Finding("dead runs", "warn", "stay open", advice)
+        yield from lost(home, client)
+        yield from growth(home, store, client)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from flows.config import ConfigurationError
-from flows.server import lasting_server
+from flows.home import Home
+from flows.server import client_environment, lasting_server
 from tasks.events import RUN_FINISHED, resource
 from tasks.runs import SeriesName
 
@@ -108,13 +109,26 @@ def notify(
         _check(url, name)
     environment = _server()
     if remove:
-        return "removed" if remove_notice(environment, name=name) else "there was none"
+        was_there = remove_notice(environment, name=name)
+        _remember(environment, name, is_installed=False)
+        return "removed" if was_there else "there was none"
     if url is not None:
         install_notice(url, environment, name=name, overdue=overdue)
+        _remember(environment, name, is_installed=True)
     if test:
         _send_test(environment, name)
     done = ["installed"] if url is not None else []
     return ", ".join([*done, *(["a test notice is on its way"] if test else [])])
+
+
+def _remember(environment: Mapping[str, str], name: str, *, is_installed: bool) -> None:
+    """Note the name beside the server of `gclflow up`: should its database be lost, the doctor tells."""
+    home = Home()
+    if client_environment(home).get("PREFECT_API_URL") != environment["PREFECT_API_URL"]:
+        return
+    with home.locked():
+        names = set(home.read("notices").get("names", ())) - {name}
+        home.write("notices", {"names": sorted(names | ({name} if is_installed else set()))})
 
 
 def install_notice(

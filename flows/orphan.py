@@ -11,11 +11,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from flows.home import Home
+
 logger = logging.getLogger(__name__)
 
 STARTED_BY_UP = "GCLFLOW_STARTED_BY_UP"
 _STARTED_BY_WORKER = "PREFECT__FLOW_RUN_ID"
-_INIT = 1
 _LOOK_SECONDS = 1.0
 _GRACE_SECONDS = 30.0
 
@@ -45,8 +46,8 @@ def ends_with_worker(*, grace_seconds: float = _GRACE_SECONDS) -> Iterator[None]
 
 
 def _watch(worker: int, done: threading.Event, grace_seconds: float) -> None:
-    # Our worker is never process 1: then it died while this process was still importing.
-    was_orphan = worker == _INIT and STARTED_BY_UP in os.environ
+    # If it is not our worker, that died while this process was still importing.
+    was_orphan = STARTED_BY_UP in os.environ and worker != _recorded_worker()
     while not done.wait(_LOOK_SECONDS):
         if was_orphan or os.getppid() != worker:
             logger.critical("the worker of this run is gone; the run ends")
@@ -54,3 +55,8 @@ def _watch(worker: int, done: threading.Event, grace_seconds: float) -> None:
             if not done.wait(grace_seconds):
                 os.kill(os.getpid(), signal.SIGKILL)
             return
+
+
+def _recorded_worker() -> object:
+    """The process id of the worker that `gclflow up` has started last."""
+    return Home().read("worker").get("pid")

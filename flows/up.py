@@ -1,12 +1,17 @@
 """``gclflow up`` and ``gclflow down``: a standing server, work pool, deployments and worker on loopback."""
 
-import hashlib
+import contextlib
 import os
 import socket
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
 
 from flows.config import ConfigurationError
 from flows.dead_runs import give_grace, watch_for_dead_runs
@@ -18,9 +23,11 @@ from flows.deploy import (
     fingerprint,
     make_deployments,
     make_work_pool,
+    remember_switches,
     remove_deployments,
 )
 from flows.home import Home
+from flows.installed import made_of
 from flows.orphan import STARTED_BY_UP
 from flows.proxies import without_proxy
 from flows.server import (
@@ -34,7 +41,13 @@ from flows.server import (
 )
 from flows.service import Service
 
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
 DEFAULT_PORT = 4200
+_BUSY_SECONDS, _PROBE_PAUSE_SECONDS = 60.0, 2.0  # a server that is busy may be silent for so long
+_BEGINS_SECONDS = 180.0
+_HEARD_SECONDS = 90.0  # a worker is off line for Prefect when it has been silent for three of its heartbeats
 # A worker that is asked to stop kills its runs, which then cannot say so. Asked themselves, they write a
 # checkpoint and report that they have crashed; for that, server and worker must still be there.
 _RUNS_SECONDS, _WORKER_PATIENCE = 20.0, (5.0, 15.0)
@@ -79,6 +92,8 @@ def up(
     with home.locked():
         home.trim_logs()
         file, folder = _deployments(home, deployments)
+        home.write("wanted", {"up": True})
+        _stop_outdated(home)
         is_new = _start_server(home, port, auth=home.asks_for_login if auth is None else auth)
         environment = client_environment(home)
         if not environment:
@@ -86,7 +101,7 @@ def up(
         with connect(environment) as client:
             make_work_pool(client)
             watch_for_dead_runs(client)
-        has_worker = _start_worker(home, environment, folder)
+            has_worker = _start_worker(home, client, environment, folder)
         _register(home, file, folder, environment)
     started = [name for name, began in (("server", is_new), ("worker", has_worker)) if began]
     return Standing(environment["PREFECT_API_URL"].removesuffix("/api"), home.auth, tuple(started), file)
@@ -101,8 +116,17 @@ def down(home: Home) -> tuple[str, ...]:
     if not home.folder.is_dir():
         return ()
     with home.locked():
+        home.write("wanted", {"up": False})
+        if environment := client_environment(home):
+            with contextlib.suppress(httpx.HTTPError), connect(environment) as client:
+                remember_switches(client, home)
         stopped = {"worker": _stop_worker(home), "server": server(home).stop()}
     return tuple(name for name, was_running in stopped.items() if was_running)
+
+
+def is_to_stay_down(home: Home) -> bool:
+    """Whether ``gclflow down`` was the last word."""
+    return home.read("wanted").get("up") is False
 
 
 def server(home: Home) -> Service:
@@ -124,28 +148,49 @@ def _deployments(home: Home, given: Path | None) -> tuple[Path, Path]:
     return deployments_file(given), Path.cwd()
 
 
+def _stop_outdated(home: Home) -> None:
+    """End what began with other versions or settings; the runs first, which can then say so."""
+    service = server(home)
+    facts = service.facts
+    settings = server_environment(home.folder, facts.get("port", 0))
+    if service.process is not None and facts.get("made_of") != made_of(settings):
+        _stop_worker(home)
+        service.stop()
+
+
 def _start_server(home: Home, port: int | None, *, auth: bool) -> bool:
     """Start the server unless it runs as asked; returns whether it was started."""
     service = server(home)
     known, process = service.facts.get("port"), service.process
     is_as_asked = port in (None, known) and (home.auth is not None) == auth
-    if process is not None and is_as_asked and answers(f"http://127.0.0.1:{known}/api"):
+    if process is not None and is_as_asked and _answers_at_last(f"http://127.0.0.1:{known}/api"):
         return False
     service.stop()
     # It died, and somebody else listens in its place: our worker has told them the secret.
     is_taken = process is None and isinstance(known, int) and not _is_free(known)
     home.choose_auth(wanted=auth, anew=is_taken)
-    chosen = _choose_port(port, known)
+    chosen = _choose_port(port, known or home.read("port").get("port"))
     settings = server_environment(home.folder, chosen)
-    if home.auth:
-        settings["PREFECT_SERVER_API_AUTH_STRING"] = home.auth
+    login = {"PREFECT_SERVER_API_AUTH_STRING": home.auth} if home.auth else {}
     give_grace(home.folder / "prefect.db")
-    child = service.start(server_command(chosen), {**_plain_environment(), **settings}, port=chosen)
+    environment = {**_plain_environment(), **settings, **login}
+    child = service.start(server_command(chosen), environment, port=chosen, made_of=made_of(settings))
     try:
         wait_until_up(f"http://127.0.0.1:{chosen}/api", child, home.log("server"))
     except BaseException:
         service.stop()
         raise
+    home.write("port", {"port": chosen})  # for the time after the next `down`
+    return True
+
+
+def _answers_at_last(url: str) -> bool:
+    """Whether a server answers that may be busy: it is asked for a minute before it is given up."""
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while not answers(url):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_PROBE_PAUSE_SECONDS)
     return True
 
 
@@ -154,28 +199,59 @@ def _register(home: Home, file: Path, folder: Path, environment: Mapping[str, st
     known, wanted = home.read("deployed"), fingerprint(file, folder)
     with connect(environment) as client:
         if known.get("fingerprint") == wanted and client.read_deployments():
+            remember_switches(client, home)
             return
         names = make_deployments(client, home, file, folder, {**_plain_environment(), **environment})
         remove_deployments(client, set(known.get("names", ())) - set(names))
+        remember_switches(client, home)
     document = {"fingerprint": wanted, "file": str(file), "folder": str(folder), "names": list(names)}
     home.write("deployed", {**document, "switches": file_switches(file)})
 
 
-def _start_worker(home: Home, environment: Mapping[str, str], folder: Path) -> bool:
-    """Start the worker unless it runs and speaks with this server; returns whether it was started."""
-    service = worker(home)
-    of_server = sorted(item for item in environment.items() if item[0].startswith("PREFECT_"))
-    speaks_with = hashlib.sha256(repr(of_server).encode()).hexdigest()
+def _start_worker(
+    home: Home, client: "SyncPrefectClient", environment: Mapping[str, str], folder: Path
+) -> bool:
+    """Start the worker unless it runs and the server hears it; returns whether it was started."""
+    service, name = worker(home), f"gclflow-{home.folder.parent.name}"
+    of_server = {key: value for key, value in environment.items() if key.startswith("PREFECT_")}
+    speaks_with = made_of(of_server)
     if service.process is not None:
-        if service.facts.get("server") == speaks_with:
+        if service.facts.get("server") == speaks_with and _is_heard(client, service, name):
             return False
-        _stop_worker(home)  # it knows the old address, or the old secret
+        _stop_worker(home)  # it knows the old address, the old secret, or is dead inside
     command = [sys.executable, "-m", "prefect", "worker", "start"]
-    command += ["--pool", WORK_POOL, "--type", "process", "--name", f"gclflow-{home.folder.parent.name}"]
+    command += ["--pool", WORK_POOL, "--type", "process", "--name", name]
     settings = {**environment, "PREFECT_WORKER_QUERY_SECONDS": "5", STARTED_BY_UP: "1"}
     settings["GCLFLOW_HOME"] = str(home.folder)
+    began = datetime.now(UTC)
     service.start(command, {**_plain_environment(), **settings}, folder=folder, server=speaks_with)
+    if not _is_heard(client, service, name, since=began):
+        service.stop()
+        tail = "\n".join(home.log("worker").read_text(errors="replace").splitlines()[-15:])
+        raise ServerNotStarted(f"the worker did not start; its log ends:\n{tail}")
     return True
+
+
+def _is_heard(
+    client: "SyncPrefectClient", service: Service, name: str, *, since: datetime | None = None
+) -> bool:
+    """Whether the server hears the worker, which has some time for it: the server may have just come back.
+
+    Args:
+        client: of the server.
+        service: the worker.
+        name: that it goes by.
+        since: when it began; none where it is heard if Prefect says so.
+    """
+    deadline = time.monotonic() + (_HEARD_SECONDS if since is None else _BEGINS_SECONDS)
+    while service.process is not None and time.monotonic() < deadline:
+        for found in client.read_workers_for_work_pool(WORK_POOL):
+            is_online = str(getattr(found.status, "value", found.status)) == "ONLINE"
+            heard = found.last_heartbeat_time
+            if found.name == name and is_online and (since is None or (heard and heard >= since)):
+                return True
+        time.sleep(_PROBE_PAUSE_SECONDS / 4)
+    return False
 
 
 def _stop_worker(home: Home) -> bool:

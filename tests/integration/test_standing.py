@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from flows.dead_runs import SILENCES
-from flows.deploy import connect
+from flows.deploy import connect, switches
 from flows.home import Home
 from flows.server import answers, client_environment
 from flows.up import server, worker
@@ -111,6 +111,37 @@ def test_what_was_killed_is_started_again(folder: Path, home: Home) -> None:
     assert "started" in gclflow(folder, "up")
     assert answers(client_environment(home)["PREFECT_API_URL"])
     assert "fail" not in gclflow(folder, "doctor")
+
+
+def test_what_began_with_other_versions_begins_anew(folder: Path, home: Home) -> None:
+    before = (server(home).process, worker(home).process)
+    home.write("server", {**server(home).facts, "made_of": "what was installed before"})
+    assert "server and worker started" in gclflow(folder, "up")
+    assert server(home).process not in (None, before[0])
+    assert worker(home).process not in (None, before[1])
+    assert "fail" not in gclflow(folder, "doctor")
+
+
+def test_switches_outlive_the_database(folder: Path, home: Home) -> None:
+    def on() -> dict[str, bool]:
+        with connect(client_environment(home)) as client:
+            return switches(client)
+
+    with connect(client_environment(home)) as client:
+        score = client.read_deployment_by_name("score/score")
+        client.update_deployment_schedule(score.id, score.schedules[0].id, active=True)
+    before = on()
+    assert set(before.values()) == {True, False}
+    gclflow(folder, "down")
+    for path in home.folder.glob("prefect.db*"):
+        path.unlink()
+    gclflow(folder, "up")
+    assert on() == before
+    with connect(client_environment(home)) as client:
+        nightly = client.read_deployment_by_name("pipeline/nightly")
+        assert not [run for run in flow_runs(home) if run.deployment_id == nightly.id], "it was off"
+        score = client.read_deployment_by_name("score/score")
+        client.update_deployment_schedule(score.id, score.schedules[0].id, active=False)
 
 
 def start_long_run(folder: Path, home: Home) -> Any:

@@ -2,11 +2,13 @@
 
 import importlib.metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from flows import doctor
 from flows.doctor import Finding, examine
+from flows.doctor_upkeep import growth, lost
 from flows.home import Home
 
 
@@ -89,7 +91,7 @@ def test_a_server_elsewhere_without_a_login_fails(tmp_path: Path, monkeypatch: p
 
 
 def test_a_check_that_breaks_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(home: Home) -> None:
+    def broken(home: Home, store: str) -> None:
         raise OSError("no such luck")
 
     monkeypatch.setattr(doctor, "_server", broken)
@@ -97,3 +99,54 @@ def test_a_check_that_breaks_is_a_finding(tmp_path: Path, monkeypatch: pytest.Mo
     assert found["server"].state == "fail"
     assert "no such luck" in found["server"].detail
     assert "disk" in found
+
+
+class Server:
+    """A client whose server has these schedules and automations."""
+
+    def __init__(self, on: dict[str, bool], notices: dict[str, bool]) -> None:
+        self.on, self.notices = on, notices
+
+    def read_flows(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(id=name, name=name.partition("/")[0]) for name in self.on]
+
+    def read_deployments(self) -> list[SimpleNamespace]:
+        return [
+            SimpleNamespace(
+                id=name,
+                flow_id=name,
+                name=name.partition("/")[2],
+                schedules=[SimpleNamespace(slug="s", active=on)],
+            )
+            for name, on in self.on.items()
+        ]
+
+    def read_automations_by_name(self, name: str) -> list[SimpleNamespace]:
+        return [SimpleNamespace(enabled=self.notices[name])] if name in self.notices else []
+
+
+def test_what_was_on_and_no_longer_is_is_told(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    on = {"pipeline/nightly": True, "score/score": False}
+    with home.locked():
+        assert not list(lost(home, Server(on, {})))
+        home.write("seen", {"switches": {"pipeline/nightly s": True, "score/score s": False}})
+        home.write("notices", {"names": ["gclflow-notices", "mine"]})
+    assert not list(lost(home, Server(on, {"gclflow-notices": True, "mine": True})))
+    schedules, gone, off = lost(home, Server({}, {"mine": False}))
+    assert schedules.detail.endswith("off now: pipeline/nightly s")
+    assert (gone.detail, off.detail) == ("gclflow-notices is gone", "mine is switched off")
+    assert {schedules.state, gone.state, off.state} == {"warn"}
+
+
+def test_a_nightly_without_maintenance_is_told_with_what_it_takes(tmp_path: Path) -> None:
+    home, store = Home(tmp_path / "home"), tmp_path / "store"
+    (store / ".quarantine").mkdir(parents=True)
+    for path, megabytes in ((store / "a", 512), (store / ".quarantine" / "b", 256)):
+        with path.open("wb") as file:
+            file.truncate(megabytes << 20)
+    for on in ({"pipeline/nightly": True, "maintenance/maintenance": True}, {"pipeline/nightly": False}):
+        assert not list(growth(home, str(store), Server(on, {})))
+    (found,) = growth(home, str(store), Server({"pipeline/nightly": True, "maintenance/m": False}, {}))
+    assert found.state == "warn"
+    assert "store 0.75 GB, quarantine 0.25 GB, database 0.00 GB" in found.detail

@@ -2,13 +2,16 @@
 
 import json
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
 import pytest
 
+from flows import notices
 from flows.config import ConfigurationError
+from flows.home import Home
 from flows.notices import EVENTS, TEST_EVENT, Overdue, automation, install_notice, notify
 from flows.server import ServerNotStarted
 
@@ -102,3 +105,22 @@ def test_it_takes_an_address_or_something_else_to_do() -> None:
         notify(None)
     with pytest.raises(ConfigurationError, match="address"):
         notify(None, test=True, overdue=Overdue("nightly", timedelta(hours=26)))
+
+
+def test_names_of_notices_are_kept_beside_the_server_they_are_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GCLFLOW_HOME", str(tmp_path / "home"))
+    here = {"PREFECT_API_URL": "http://127.0.0.1:4200/api"}
+    monkeypatch.setattr(notices, "client_environment", lambda home: here)
+    monkeypatch.setattr(notices, "lasting_server", lambda: here)
+    monkeypatch.setattr(notices, "install_notice", lambda *_, **__: None)
+    monkeypatch.setattr(notices, "remove_notice", lambda *_, **__: True)
+    for name in ("mine", "gclflow-notices", "mine"):
+        notify("http://127.0.0.1:9/x", name=name)
+    assert Home().read("notices") == {"names": ["gclflow-notices", "mine"]}
+    notify(None, remove=True)
+    assert Home().read("notices") == {"names": ["mine"]}
+    monkeypatch.setattr(notices, "lasting_server", lambda: {"PREFECT_API_URL": "https://example.org/api"})
+    notify("http://127.0.0.1:9/x", name="elsewhere")
+    assert Home().read("notices") == {"names": ["mine"]}

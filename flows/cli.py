@@ -11,6 +11,7 @@ from flows import cli_score, show
 from flows.cli_services import add_commands
 from flows.cli_store import STORE_OPTION, store_app
 from flows.config import STAGE_NAMES, StageName, defaults_taken, load_config, method_switch
+from gcl.methods.configs.unused import unused_settings
 from gcl.trainer_config import never_weighted
 
 app = typer.Typer(
@@ -97,8 +98,9 @@ def run(
     settings, used = load_config(preset=preset, file=config, overrides=set_ or ())
     if switch := method_switch(preset=preset, file=config, overrides=set_ or ()):
         show.switched(switch, settings, origin=str(config or f"preset {used}"))
-    if told := never_weighted(settings.method, settings.train.epochs):
-        show.warning(told)
+    for told in (never_weighted(settings.method, settings.train.epochs), *unused_settings(settings.method)):
+        if told is not None:
+            show.warning(told)
     record = run_pipeline(
         settings,
         seeds=parse_seeds(seeds, default=settings.seed),

@@ -17,6 +17,7 @@ from gcl.config import result_fields
 from gcl.distributed import ALONE, Processes
 from gcl.errors import NonFiniteLoss, TrainingInterrupted, UnsuitableSetting
 from gcl.methods.base import Method, ParameterGroup, TrainingData
+from gcl.methods.configs.unused import unused_settings
 from gcl.trainer_config import TrainConfig, check_processes, never_weighted
 
 logger = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ def train(
     """
     _check_processes(method, config, processes)
     method.check(data)
-    _warn_of_uniform_training(method, config)
+    _warn(method, config)
     processes.prepare(method.to(device))
     groups = method.parameter_groups()
     optimizer = _optimizer(groups, config)
@@ -186,9 +187,11 @@ def take_up(
     return TrainingResult(state.history, resumed_from=resumed_from, epoch_seconds=epoch_seconds)
 
 
-def _warn_of_uniform_training(method: Method, config: TrainConfig) -> None:
-    if told := never_weighted(method.config, config.epochs):
-        logger.warning(told)
+def _warn(method: Method, config: TrainConfig) -> None:
+    """Of settings that will play no part."""
+    for told in (never_weighted(method.config, config.epochs), *unused_settings(method.config)):
+        if told is not None:
+            logger.warning(told)
 
 
 def _check_processes(method: Method, config: TrainConfig, processes: Processes) -> None:

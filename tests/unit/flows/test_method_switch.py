@@ -128,3 +128,11 @@ def test_studies_of_augcl_have_graces_settings_of_the_data_set_in_every_cell(nam
         assert [key for key in shared if getattr(config.method, key) != getattr(grace.method, key)] == []
         if config.method.name == "progcl":
             assert config.method.start_epoch == 100
+
+
+def test_settings_that_play_no_part_are_told_before_a_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = ("--set", "method.name=nml_gcl", "--set", "method.metric=uniform", "--set", "method.alpha=9")
+    output = told_by_run(monkeypatch, tmp_path, *asked, "--set", "dataset.format=synthetic")
+    assert "warning: not used under method.metric=uniform: method.alpha" in output

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from flows import installed, up
+from flows import deploy, installed, up
 from flows.cli import app
 from flows.config import ConfigurationError
 from flows.deploy import _as_switched, deployments_file, file_switches, fingerprint, kept_switches
@@ -99,6 +99,18 @@ def test_schedules_are_deployed_as_they_are_switched(tmp_path: Path) -> None:
     document, before = (yaml.safe_load(path.read_text()) for path in (made, file))
     del document["deployments"][0]["schedules"][0]["active"]
     assert document == before
+
+
+def test_switches_of_a_lost_database_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, file = Home(tmp_path / "home"), tmp_path / "prefect.yaml"
+    file.write_text("deployments: [{name: nightly, schedules: [{slug: s, active: false}]}]\n")
+    deployed: list[dict[str, bool]] = []
+    monkeypatch.setattr(deploy, "_deploy", lambda made, *_: deployed.append(file_switches(made)))
+    new = SimpleNamespace(read_deployments=list, read_flows=list)
+    with home.locked():
+        home.write("seen", {"switches": {"pipeline/nightly s": True}})
+        deploy.make_deployments(new, home, file, tmp_path, {})
+    assert deployed == [{"nightly s": True}]
 
 
 def test_a_folder_without_deployments_gets_those_that_come_with_gclflow(

@@ -109,7 +109,7 @@ def test_a_violation_is_quarantined_with_its_docs(store: Store) -> None:
     (kept,) = (path for path in (store.root / ".quarantine").iterdir() if path.is_dir())
     assert (kept / "smoothed" / "features.parquet").exists()
     assert "smoothed.features" in (kept / "volatile" / "data_docs" / "index.html").read_text()
-    assert "smoothed.features" in kept.with_suffix(".json").read_text()
+    assert "smoothed.features" in kept.with_name(f"{kept.name}.json").read_text()
 
 
 def test_a_required_table_that_was_not_written_fails_the_stage(store: Store) -> None:

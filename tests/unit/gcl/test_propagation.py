@@ -185,3 +185,21 @@ def test_resolving_and_configuring_import_neither_torch_nor_dgl():
         "s.filter_weights(s.SmoothingConfig()); assert not {'torch', 'dgl', 'sklearn'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_wide_rows_of_many_neighbours_are_summed_and_do_not_crash():
+    """dgl cuts such sums into blocks and then reads the numbers of edges, which the graph had not."""
+    program = """
+import numpy as np, torch
+from gcl.graph import Graph
+from gcl.propagation import Propagation
+node = np.arange(1500)
+src, dst = (np.concatenate(ends) for ends in zip(*((node, (node + step) % 1500) for step in range(1, 300))))
+graph = Graph.from_edges(src, dst, np.ones((1500, 1), np.float32))
+x = torch.randn(1500, 2048, generator=torch.Generator().manual_seed(0))
+sums = [Propagation.from_graph(graph, backend=name).neighbour_sum(x) for name in ("auto", "torch")]
+into = Propagation.from_graph(graph).neighbour_sum(x, out_Nc=torch.empty_like(x))
+print(torch.equal(*sums) and torch.equal(into, sums[0]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "True"), done.stderr[-500:]

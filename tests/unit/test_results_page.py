@@ -19,13 +19,17 @@ PUBLISHED = BENCHMARKS / "published.toml"
 
 
 def program(name: str) -> ModuleType:
-    """A program of benchmarks/, which is no package."""
-    return importlib.import_module(name)
+    """A program of benchmarks/, which is no package; what it imports at its top lies beside it."""
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(BENCHMARKS))
 
 
 @pytest.fixture(scope="module", autouse=True)
 def beside() -> Iterator[None]:
-    """The programs import each other as they do when one of them is run."""
+    """Programs that import another when they are called find it."""
     sys.path.insert(0, str(BENCHMARKS))
     yield
     sys.path.remove(str(BENCHMARKS))

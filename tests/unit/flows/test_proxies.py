@@ -3,9 +3,7 @@
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
@@ -15,18 +13,9 @@ from flows import server, up
 from flows.deploy import connect
 from flows.home import Home
 from flows.proxies import without_proxy
+from tests.healthy_server import healthy_server
 
 NAMES = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY")
-
-
-class Healthy(BaseHTTPRequestHandler):
-    """Answers as a server that is up does."""
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, format: str, *arguments: object) -> None: ...
 
 
 @pytest.fixture
@@ -35,10 +24,8 @@ def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    with ThreadingHTTPServer(("127.0.0.1", 0), Healthy) as answering:
-        threading.Thread(target=answering.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{answering.server_port}/api"
-        answering.shutdown()
+    with healthy_server() as url:
+        yield url
 
 
 def test_a_server_here_answers_and_is_spoken_to(url: str) -> None:

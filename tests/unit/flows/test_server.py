@@ -4,10 +4,8 @@ import os
 import socket
 import stat
 import sys
-import threading
 import urllib.request
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
@@ -17,6 +15,7 @@ from flows import server
 from flows.dead_runs import SILENCES
 from flows.home import Home
 from flows.server import ServerNotStarted, prefect_server, server_environment
+from tests.healthy_server import healthy_server
 
 
 @pytest.fixture
@@ -28,24 +27,11 @@ def servers() -> list[psutil.Process]:
     return [p for p in psutil.Process().children(recursive=True) if "prefect.server" in " ".join(p.cmdline())]
 
 
-class Healthy(BaseHTTPRequestHandler):
-    """Answers as a server that is up does."""
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, format: str, *arguments: object) -> None: ...
-
-
 @pytest.fixture
 def configured(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Healthy) as answering:
-        threading.Thread(target=answering.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{answering.server_port}/api"
+    with healthy_server() as url:
         monkeypatch.setenv("PREFECT_API_URL", url)
         yield url
-        answering.shutdown()
 
 
 def test_a_configured_server_is_used_and_left_alone(tmp_path: Path, configured: str) -> None:

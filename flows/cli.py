@@ -11,8 +11,7 @@ from flows import cli_score, show
 from flows.cli_services import add_commands
 from flows.cli_store import STORE_OPTION, store_app
 from flows.config import STAGE_NAMES, StageName, defaults_taken, load_config, method_switch
-from gcl.methods.configs.unused import unused_settings
-from gcl.trainer_config import never_weighted
+from gcl.methods.configs.unused import told_before
 
 app = typer.Typer(
     name="gclflow",
@@ -98,9 +97,8 @@ def run(
     settings, used = load_config(preset=preset, file=config, overrides=set_ or ())
     if switch := method_switch(preset=preset, file=config, overrides=set_ or ()):
         show.switched(switch, settings, origin=str(config or f"preset {used}"))
-    for told in (never_weighted(settings.method, settings.train.epochs), *unused_settings(settings.method)):
-        if told is not None:
-            show.warning(told)
+    for told in told_before(settings.method, settings.train.epochs):
+        show.warning(told)
     record = run_pipeline(
         settings,
         seeds=parse_seeds(seeds, default=settings.seed),

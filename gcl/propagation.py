@@ -11,7 +11,6 @@ Shape legend: N nodes, E directed edges, c a block of feature columns.
 
 import importlib.metadata
 import os
-import sys
 import warnings
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from gcl.graph import Graph
+from gcl.threads import cache_bytes
 from gcl.workspace import MEMORY, Workspace, row_slices
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 BackendName = Literal["auto", "dgl", "torch"]
 Csr = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 # dgl cuts neighbours into blocks where width x mean degree is above 1/2000 of the cache; half is a margin.
-_CACHE_BYTES = max(os.sysconf(194) if sys.platform == "linux" else 0, 1 << 20)  # SC_LEVEL3_CACHE_SIZE
+_BLOCKED_FROM_BYTES = cache_bytes() // 4000
 _EDGE_BYTES = 64  # what an edge takes while it is put in its place
 
 
@@ -210,7 +210,7 @@ class Propagation:
 
     def _dgl_for(self, width: int):  # type: ignore[no-untyped-def]
         """The graph; its edges are numbered where dgl cuts neighbours into blocks, or it would crash."""
-        if width * self.num_edges >= _CACHE_BYTES // 4000 * self.num_nodes and self._csr:
+        if width * self.num_edges >= _BLOCKED_FROM_BYTES * self.num_nodes and self._csr:
             self._graph, self._csr = _dgl_graph(*self._csr, numbered=True), ()
         return self._graph
 

@@ -17,8 +17,8 @@ from gcl.config import result_fields
 from gcl.distributed import ALONE, Processes
 from gcl.errors import NonFiniteLoss, TrainingInterrupted, UnsuitableSetting
 from gcl.methods.base import Method, ParameterGroup, TrainingData
-from gcl.methods.configs.unused import unused_settings
-from gcl.trainer_config import TrainConfig, check_processes, never_weighted
+from gcl.methods.configs.unused import told_before
+from gcl.trainer_config import TrainConfig, check_processes
 
 logger = logging.getLogger(__name__)
 
@@ -189,9 +189,8 @@ def take_up(
 
 def _warn(method: Method, config: TrainConfig) -> None:
     """Of settings that will play no part."""
-    for told in (never_weighted(method.config, config.epochs), *unused_settings(method.config)):
-        if told is not None:
-            logger.warning(told)
+    for told in told_before(method.config, config.epochs):
+        logger.warning(told)
 
 
 def _check_processes(method: Method, config: TrainConfig, processes: Processes) -> None:

@@ -11,6 +11,7 @@ from gcl.methods.configs.dmat import DmtConfig
 from gcl.methods.configs.graphs import ProjectionConfig
 from gcl.methods.configs.nml_gcl import NmlGclConfig
 from gcl.methods.configs.rows import RowEncoderConfig, ViewConfig
+from gcl.trainer_config import never_weighted
 
 _NETWORK = (
     "metric_heads", "metric_hidden_size", "metric_size", "metric_activation", "metric_steps",
@@ -27,6 +28,17 @@ _AUGMENTATIONS = {
     "entry_dropout": "entry_dropout_rate",
     "gaussian_jitter": "jitter_scale",
 }
+
+
+def told_before(method: Config, num_epochs: int) -> list[str]:
+    """All that is said of a configuration before a training: weights that never come, and unused settings.
+
+    Args:
+        method: a method's configuration.
+        num_epochs: epochs of the training.
+    """
+    late = never_weighted(method, num_epochs)
+    return [*([] if late is None else [late]), *unused_settings(method)]
 
 
 def unused_settings(method: Config) -> list[str]:

@@ -1,5 +1,8 @@
 """Communities of a graph by Leiden (Traag, Waltman, van Eck 2019): no number of clusters needed."""
 
+import ctypes
+import threading
+
 import numpy as np
 import scipy.sparse as sp
 
@@ -9,6 +12,9 @@ from gcl.threads import one_thread
 from gcl.workspace import MEMORY, Workspace, row_slices
 
 _KNN_LIMIT = 100_000
+# scikit-network refines by C's rand(), which the whole process shares and `random_state` leaves alone.
+_C_LIBRARY = ctypes.CDLL(None)
+_ONE_DRAWER = threading.Lock()
 
 
 def nearest_neighbour_graph(z_ND: np.ndarray, num_neighbours: int) -> sp.csr_matrix:
@@ -31,19 +37,22 @@ def nearest_neighbour_graph(z_ND: np.ndarray, num_neighbours: int) -> sp.csr_mat
 
 
 def leiden_partition(adjacency_NN: sp.csr_matrix, *, resolution: float, seed: int) -> np.ndarray:
-    """int32 [N] community of each node; a node without edges is a community of its own."""
+    """int32 [N] community of each node, repeatable by its seed; one without edges is its own community."""
     from sknetwork.clustering import Leiden
 
     if adjacency_NN.nnz == 0:
         return np.arange(adjacency_NN.shape[0], dtype=np.int32)
+    random_state = derive_seed(seed, "leiden") % 2**31
     model = Leiden(
         resolution=resolution,
         shuffle_nodes=True,
         return_probs=False,
         return_aggregate=False,
-        random_state=derive_seed(seed, "leiden") % 2**31,
+        random_state=random_state,
     )
-    label_N = model.fit_predict(sp.csr_matrix(adjacency_NN, dtype=np.float64))
+    with _ONE_DRAWER:
+        _C_LIBRARY.srand(ctypes.c_uint(random_state))
+        label_N = model.fit_predict(sp.csr_matrix(adjacency_NN, dtype=np.float64))
     return np.unique(label_N, return_inverse=True)[1].astype(np.int32)
 
 

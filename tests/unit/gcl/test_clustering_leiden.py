@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from gcl.clustering import ClusterConfig, cluster_embeddings
-from gcl.clustering.leiden import neighbour_membership
+from gcl.clustering.leiden import leiden_partition, nearest_neighbour_graph, neighbour_membership
 from gcl.clustering.partition import adjusted_rand_index
 from gcl.graph import Graph
 
@@ -60,3 +60,10 @@ def test_exact_neighbour_search_on_a_huge_set_is_refused(monkeypatch):
     monkeypatch.setattr("gcl.clustering.leiden._KNN_LIMIT", 3)
     with pytest.raises(ValueError, match="leiden_graph=graph"):
         cluster_embeddings(np.eye(4), ClusterConfig(algorithm="leiden"), seed=0)
+
+
+def test_a_partition_is_that_of_its_seed_whatever_was_fitted_before():
+    z_ND = np.random.default_rng(0).normal(size=(120, 8))
+    adjacency_NN = nearest_neighbour_graph(z_ND, 10)
+    found = {leiden_partition(adjacency_NN, resolution=0.5, seed=3).tobytes() for _ in range(60)}
+    assert len(found) == 1

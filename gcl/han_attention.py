@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gcl.propagation import BackendName, WeightedEdges
+from gcl.propagation import BackendName
 from gcl.random import torch_generator
+from gcl.weighted_edges import WeightedEdges
 
 NEGATIVE_SLOPE = 0.2
 """Of the leaky ReLU on attention logits."""
@@ -253,7 +254,7 @@ class DenseNeighbours:
 
 
 class EdgeNeighbours:
-    """The edges alone, by `gcl.propagation.WeightedEdges`."""
+    """The edges alone, by `gcl.weighted_edges.WeightedEdges`."""
 
     def __init__(
         self, adjacency_NN: sp.csr_matrix, *, device: str = "cpu", backend: BackendName = "auto"

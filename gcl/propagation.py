@@ -1,6 +1,6 @@
 """Message passing over a fixed graph: sums over neighbours, and the random-walk operator T = D^-1 A.
 
-The one module, beside `interop`, that knows dgl. Both backends add the neighbours of a node one after the
+Both backends, dgl's kernels and torch CSR, add the neighbours of a node one after the
 other in the order of the edge table, so on a CPU they give the same bits for every number of threads and
 every way of cutting the columns into blocks; the tests hold them to that.
 
@@ -9,16 +9,13 @@ Direction: row = src, so a node aggregates over its *out*-neighbours, as in D^-1
 Shape legend: N nodes, E directed edges, c a block of feature columns.
 """
 
-import importlib.metadata
-import os
 import warnings
-from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from gcl.dgl_kernels import DglSums, has_dgl
 from gcl.graph import Graph
-from gcl.threads import cache_bytes
 from gcl.workspace import MEMORY, Workspace, row_slices
 
 if TYPE_CHECKING:
@@ -26,8 +23,6 @@ if TYPE_CHECKING:
 
 BackendName = Literal["auto", "dgl", "torch"]
 Csr = tuple[np.ndarray, np.ndarray, np.ndarray | None]
-# dgl cuts neighbours into blocks where width x mean degree is above 1/2000 of the cache; half is a margin.
-_BLOCKED_FROM_BYTES = cache_bytes() // 4000
 _EDGE_BYTES = 64  # what an edge takes while it is put in its place
 
 
@@ -44,31 +39,13 @@ def resolve_backend(name: BackendName = "auto", device: str = "cpu") -> Literal[
     if name not in ("auto", "dgl", "torch"):
         raise ValueError(f"propagation backend {name!r} is unknown: auto, dgl or torch")
     is_cpu = device == "cpu"
-    has_dgl = _has_dgl()
-    if name == "dgl" and not (is_cpu and has_dgl):
+    found_dgl = has_dgl()
+    if name == "dgl" and not (is_cpu and found_dgl):
         raise ValueError(
             f"propagation backend dgl needs the CPU and dgl 1.x installed (device {device!r}, "
-            f"dgl {'found' if has_dgl else 'missing'}); use backend torch"
+            f"dgl {'found' if found_dgl else 'missing'}); use backend torch"
         )
-    return "dgl" if name != "torch" and is_cpu and has_dgl else "torch"
-
-
-def _has_dgl() -> bool:
-    # dgl 2.x needs a compiled companion for one torch version and does not import with a current torch.
-    try:
-        return importlib.metadata.version("dgl").startswith("1.")
-    except importlib.metadata.PackageNotFoundError:
-        return False
-
-
-def _import_dgl() -> ModuleType:
-    os.environ.setdefault(
-        "DGLBACKEND", "pytorch"
-    )  # else dgl writes a configuration file into the home folder
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import dgl
-    return dgl  # type: ignore[no-any-return]
+    return "dgl" if name != "torch" and is_cpu and found_dgl else "torch"
 
 
 def csr_arrays(graph: Graph, *, self_loops: bool = False, workspace: Workspace = MEMORY) -> Csr:
@@ -178,8 +155,7 @@ class Propagation:
         self._scalings: dict[float, torch.Tensor] = {}
         self.num_edges = len(indices)
         if self.backend == "dgl":
-            self._csr: tuple[np.ndarray, ...] = (indptr, indices)
-            self._graph = _dgl_graph(indptr, indices)
+            self._dgl = DglSums(indptr, indices)
         else:
             self._matrix = _torch_csr(indptr, indices, weight_E, device)
 
@@ -203,16 +179,8 @@ class Propagation:
         if out_Nc is not None:
             return self._sum_into(x_Nc.contiguous(), out_Nc)
         if self.backend == "dgl":
-            from dgl.ops import copy_u_sum
-
-            return copy_u_sum(self._dgl_for(x_Nc.shape[1]), x_Nc.contiguous())  # type: ignore[no-any-return]
+            return self._dgl.neighbour_sum(x_Nc)
         return self._matrix @ x_Nc
-
-    def _dgl_for(self, width: int):  # type: ignore[no-untyped-def]
-        """The graph; its edges are numbered where dgl cuts neighbours into blocks, or it would crash."""
-        if width * self.num_edges >= _BLOCKED_FROM_BYTES * self.num_nodes and self._csr:
-            self._graph, self._csr = _dgl_graph(*self._csr, numbered=True), ()
-        return self._graph
 
     def _sum_into(self, x_Nc: "torch.Tensor", out_Nc: "torch.Tensor") -> "torch.Tensor":
         if out_Nc.shape != x_Nc.shape or not out_Nc.is_contiguous():
@@ -221,15 +189,7 @@ class Propagation:
             import torch
 
             return torch.addmm(out_Nc, self._matrix, x_Nc, beta=0, out=out_Nc)
-        # What copy_u_sum calls, without its allocation; the kernel adds to what it finds.
-        from dgl._sparse_ops import _CAPI_DGLKernelSpMM, to_dgl_nd, to_dgl_nd_for_write
-
-        out_Nc.zero_()
-        if self.num_edges:
-            graph, none = self._dgl_for(x_Nc.shape[1])._graph, to_dgl_nd(None)
-            x, out = to_dgl_nd(x_Nc), to_dgl_nd_for_write(out_Nc)
-            _CAPI_DGLKernelSpMM(graph, "copy_lhs", "sum", x, none, out, none, none)
-        return out_Nc
+        return self._dgl.sum_into(x_Nc, out_Nc)
 
     def propagate(self, x_Nc: "torch.Tensor", *, convolution: float = 0.0) -> "torch.Tensor":
         """One step of D^(r-1) A D^-r; r = 0 is the random walk T = D^-1 A, r = 1/2 the symmetric form.
@@ -271,16 +231,6 @@ def out_degrees(indptr: np.ndarray, weight_E: np.ndarray | None = None) -> np.nd
     return np.bincount(row_E, weights=weight_E, minlength=len(degree_N))
 
 
-def _dgl_graph(indptr: np.ndarray, indices: np.ndarray, *, numbered: bool = False):  # type: ignore[no-untyped-def]
-    import torch
-
-    dgl = _import_dgl()
-    pointers, neighbours = torch.from_numpy(indptr), torch.from_numpy(indices)
-    # dgl sums over the sources of a node's in-edges: our rows are its targets, so our CSR is its CSC.
-    ids = torch.arange(len(indices) if numbered else 0, dtype=pointers.dtype)
-    return dgl.graph(("csc", (pointers, neighbours, ids)), num_nodes=len(indptr) - 1)
-
-
 def _torch_csr(
     indptr: np.ndarray, indices: np.ndarray, weight_E: np.ndarray | None, device: str
 ) -> "torch.Tensor":
@@ -297,104 +247,3 @@ def _torch_csr(
             size=(num_nodes, num_nodes),
             check_invariants=False,
         ).to(device)
-
-
-class WeightedEdges:
-    """Sums over neighbours with a weight an edge that changes from call to call, as attention needs.
-
-    Edges are in CSR order. Nothing has gradients: those of a sum are the transposed sum and the products.
-
-    Attributes:
-        row_E: int64 row of each edge, on the device.
-        column_E: int64 column of each edge, on the device.
-        backend: ``dgl`` or ``torch``, what is really used.
-    """
-
-    _PRODUCT_NUMBERS = 1 << 22  # of ends gathered at a time by the torch backend
-
-    def __init__(
-        self, indptr: np.ndarray, indices: np.ndarray, *, backend: BackendName = "auto", device: str = "cpu"
-    ) -> None:
-        """Take CSR arrays (indices sorted within a row); arguments as of `Propagation`."""
-        import torch
-
-        self.num_nodes, self.backend = len(indptr) - 1, resolve_backend(backend, device)
-        row_E = np.repeat(np.arange(self.num_nodes), np.diff(indptr))
-        self.row_E = torch.from_numpy(row_E).to(device)
-        self.column_E = torch.from_numpy(indices.astype(np.int64)).to(device)
-        self._by_column = torch.from_numpy(np.lexsort((row_E, indices))).to(device)
-        counts_N = np.bincount(indices, minlength=self.num_nodes)
-        column_pointers = np.concatenate([[0], np.cumsum(counts_N)]).astype(np.int64)
-        self._row_pointers = torch.from_numpy(indptr.astype(np.int64)).to(device)
-        self._column_pointers = torch.from_numpy(column_pointers).to(device)
-        if self.backend == "dgl":
-            self._graph = _dgl_graph(indptr, indices)
-            self._reversed = _import_dgl().reverse(self._graph)
-
-    def weighted_sum(self, weight_E: "torch.Tensor", x_Nc: "torch.Tensor") -> "torch.Tensor":
-        """W x: for each row the sum of its columns' rows of `x_Nc`, weighted."""
-        if self.backend == "dgl" and x_Nc.shape[1] > 1:  # dgl's kernel for single columns wants edge ids
-            from dgl.ops import u_mul_e_sum
-
-            return u_mul_e_sum(self._graph, x_Nc.contiguous(), weight_E[:, None])  # type: ignore[no-any-return]
-        return self._csr_product(self._row_pointers, self.column_E, weight_E, x_Nc)
-
-    def transposed_sum(self, weight_E: "torch.Tensor", x_Nc: "torch.Tensor") -> "torch.Tensor":
-        """W^T x: for each column the sum of its rows' rows of `x_Nc`, weighted."""
-        if self.backend == "dgl" and x_Nc.shape[1] > 1:  # dgl's kernel for single columns wants edge ids
-            from dgl.ops import u_mul_e_sum
-
-            return u_mul_e_sum(self._reversed, x_Nc.contiguous(), weight_E[:, None])  # type: ignore[no-any-return]
-        order = self._by_column
-        return self._csr_product(self._column_pointers, self.row_E[order], weight_E[order], x_Nc)
-
-    def products(self, row_Nc: "torch.Tensor", column_Nc: "torch.Tensor") -> "torch.Tensor":
-        """For each edge the inner product of its row's and its column's row."""
-        import torch
-
-        if self.backend == "dgl":
-            from dgl.ops import u_dot_v
-
-            product_E1: torch.Tensor = u_dot_v(self._graph, column_Nc.contiguous(), row_Nc.contiguous())
-            return product_E1[:, 0]
-        found_E = row_Nc.new_empty(len(self.row_E))
-        step = max(1, self._PRODUCT_NUMBERS // max(1, row_Nc.shape[1]))
-        for first in range(0, len(found_E), step):
-            part = slice(first, first + step)
-            ends_ec = row_Nc[self.row_E[part]].mul_(column_Nc[self.column_E[part]])
-            torch.sum(ends_ec, dim=1, out=found_E[part])
-        return found_E
-
-    def row_sums(self, value_E: "torch.Tensor") -> "torch.Tensor":
-        """For each row the sum of its edges' values; 0 for a row without."""
-        import torch
-
-        return torch.segment_reduce(value_E, "sum", offsets=self._row_pointers, initial=0)
-
-    def row_maxima(self, value_E: "torch.Tensor") -> "torch.Tensor":
-        """For each row the largest of its edges' values; -inf for a row without."""
-        import torch
-
-        return torch.segment_reduce(value_E, "max", offsets=self._row_pointers)
-
-    def column_sums(self, value_E: "torch.Tensor") -> "torch.Tensor":
-        """For each column the sum of its edges' values; 0 for a column without."""
-        import torch
-
-        ordered_E = value_E[self._by_column]
-        return torch.segment_reduce(ordered_E, "sum", offsets=self._column_pointers, initial=0)
-
-    def _csr_product(
-        self,
-        pointers: "torch.Tensor",
-        neighbours: "torch.Tensor",
-        weights: "torch.Tensor",
-        x_Nc: "torch.Tensor",
-    ) -> "torch.Tensor":
-        import torch
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch calls its CSR support a beta
-            size = (self.num_nodes, self.num_nodes)
-            matrix = torch.sparse_csr_tensor(pointers, neighbours, weights, size=size, check_invariants=False)
-        return matrix @ x_Nc

@@ -21,7 +21,7 @@ ONLY_IN = {
     "dask": ("tasks/",),
     "distributed": ("tasks/",),
     "great_expectations": ("data_contracts/",),
-    "dgl": ("gcl/propagation.py", "gcl/interop.py", "gcl/interop_hetero.py"),
+    "dgl": ("gcl/dgl_kernels.py", "gcl/interop.py", "gcl/interop_hetero.py"),
     "typer": ("flows/",),
     "pickle": ("gcl/readers/safe_pickle.py",),
 }

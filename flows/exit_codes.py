@@ -5,6 +5,9 @@
 """
 
 import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from data_contracts.errors import ContractNotEvaluated, ContractViolation
@@ -13,6 +16,8 @@ from flows.server import ServerNotStarted
 from gcl.errors import InvalidGraph, SourceUnreadable, UnsuitableSetting
 from tasks.errors import StoreUnusable, UnknownArtifact
 from tasks.regression import RunRegressed
+
+logger = logging.getLogger(__name__)
 
 USAGE, CONTRACT, SOURCE, FAILED, REGRESSED, INTERRUPTED = 2, 3, 4, 5, 6, 130
 
@@ -87,11 +92,31 @@ def write_failure(error: BaseException, folder: Path) -> None:
     (folder / "failure.json").write_text(json.dumps(document, indent=1, default=str) + "\n")
 
 
-def leave_failure(error: BaseException, out: Path) -> None:
-    """Have a folder of results say that the last run into it has failed; ``run.json`` of an earlier one goes.
+def leave_failure(error: BaseException, out: Path, *, instead_of: Sequence[str] = ("run.json",)) -> None:
+    """Have a folder of results say that the last run into it has failed; what an earlier one left goes.
 
-    That of a run that regressed stays: its results are sound, and no worse than ``failure.json`` says.
+    What a run that regressed has left stays: its results are sound, and no worse than ``failure.json`` says.
+
+    Args:
+        error: what the run ended with.
+        out: the folder; made if it is not there.
+        instead_of: names of the files that would pass for the results of the run that failed.
     """
     if not isinstance(error, RunRegressed):
-        (out / "run.json").unlink(missing_ok=True)
+        for name in instead_of:
+            (out / name).unlink(missing_ok=True)
     write_failure(error, out)
+
+
+@contextmanager
+def failures_left_in(out: str | None, *, instead_of: Sequence[str] = ("run.json",)) -> Iterator[None]:
+    """`leave_failure` if the body fails: nobody reads a schedule's log every day. None leaves nothing."""
+    try:
+        yield
+    except BaseException as error:
+        try:
+            if out is not None:
+                leave_failure(error, Path(out), instead_of=instead_of)
+        except OSError:
+            logger.exception("%s cannot be told that the run has failed", out)
+        raise

@@ -1,15 +1,12 @@
 """The pipeline as a Prefect flow: what a deployment, the UI's form and ``gclflow run`` all start."""
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 
 from flows.config import ConfigurationError, PipelineConfig, StageName
-from flows.exit_codes import leave_failure
+from flows.exit_codes import failures_left_in
 from flows.orphan import ends_with_worker
 from flows.outputs import export_run, run_record
 from flows.record import RunRecord
@@ -19,8 +16,6 @@ from tasks.identity import resolve_device
 from tasks.prefect_artifacts import show_run
 from tasks.runs import SeriesName
 from tasks.store import Store
-
-logger = logging.getLogger(__name__)
 
 
 def _run_name() -> str:
@@ -59,7 +54,7 @@ def pipeline(
     Raises:
         RunRegressed: it is worse than the last good run of its series allows; its results are kept.
     """
-    with _failures_left_in(out):
+    with failures_left_in(out):
         _check_device(config.device)
         state = PipelineState(config, Store(store), refresh=refresh)
         try:
@@ -74,20 +69,6 @@ def pipeline(
         show_run(state.store, state.artifacts, state.reports)
         conclude(state, record, series=series, preset=preset)
         return record
-
-
-@contextmanager
-def _failures_left_in(out: str | None) -> Iterator[None]:
-    """Have the folder of results say so if the body fails: nobody reads a schedule's log every day."""
-    try:
-        yield
-    except BaseException as error:
-        try:
-            if out is not None:
-                leave_failure(error, Path(out))
-        except OSError:
-            logger.exception("%s cannot be told that the run has failed", out)
-        raise
 
 
 def _check_device(device: str) -> None:

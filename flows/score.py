@@ -11,9 +11,11 @@ from prefect.runtime import flow_run
 from pydantic import BaseModel, ConfigDict
 
 from flows.config import ConfigurationError
+from flows.exit_codes import failures_left_in
 from flows.orphan import ends_with_worker
 from flows.outputs import replace_file
 from flows.record import stage_entry, versions
+from flows.score_running import RESULT_FILES
 from gcl.errors import UnsuitableSetting
 from gcl.evaluation.embedding_shift import ShiftConfig
 from gcl.propagation import resolve_backend
@@ -120,7 +122,8 @@ def score(
             own path, for a source that grows.
         nodes: ``new`` (those that training has not seen), ``all``, or a text file of ids, one a line.
         store: directory of the artifacts; it must hold the model.
-        out: directory for ``scores.parquet`` and ``score.json``; none writes none.
+        out: directory for ``scores.parquet`` and ``score.json``; none writes none. A run that fails leaves
+            ``failure.json`` there, in their place.
         bounds: how far the model may have drifted from the new data.
         refresh: compute the scores again even if they are known.
 
@@ -133,29 +136,30 @@ def score(
             there.
         ContractViolation: the model has drifted beyond its bounds; the scores are in the quarantine.
     """
-    opened = open_store(store)
-    found = find_model(opened, model, path=None if path is None else Path(path))
-    require_one_graph(found)
-    require_inductive(found.settings.method.name, found.settings.smooth)
-    which = _which(nodes)
-    reports: list[StageReport] = []
-    artifacts: dict[str, Artifact] = dict(found.artifacts)
-    try:
-        reports.append(INGEST.run(request_ingest(opened, found), opened))
-        artifacts["graph"] = reports[-1].artifacts["graph"]
-        request = request_score(opened, found, artifacts["graph"], nodes, bounds, refresh=refresh)
-        reports.append(SCORE.run(request, opened))
-        artifacts["scores"] = reports[-1].artifacts["scores"]
-    except Exception as error:
-        show_run(opened, artifacts, reports, error=error)
-        raise
-    record = _record(opened, found, artifacts["scores"], reports, nodes=which)
-    if out is not None:
-        _export(opened.path(artifacts["scores"]), record, Path(out))
-        get_run_logger().info("results in %s", Path(out).resolve())
-    show_run(opened, artifacts, reports)
-    _show(record, found)
-    return record
+    with failures_left_in(out, instead_of=RESULT_FILES):
+        opened = open_store(store)
+        found = find_model(opened, model, path=None if path is None else Path(path))
+        require_one_graph(found)
+        require_inductive(found.settings.method.name, found.settings.smooth)
+        which = _which(nodes)
+        reports: list[StageReport] = []
+        artifacts: dict[str, Artifact] = dict(found.artifacts)
+        try:
+            reports.append(INGEST.run(request_ingest(opened, found), opened))
+            artifacts["graph"] = reports[-1].artifacts["graph"]
+            request = request_score(opened, found, artifacts["graph"], nodes, bounds, refresh=refresh)
+            reports.append(SCORE.run(request, opened))
+            artifacts["scores"] = reports[-1].artifacts["scores"]
+        except Exception as error:
+            show_run(opened, artifacts, reports, error=error)
+            raise
+        record = _record(opened, found, artifacts["scores"], reports, nodes=which)
+        if out is not None:
+            _export(opened.path(artifacts["scores"]), record, Path(out))
+            get_run_logger().info("results in %s", Path(out).resolve())
+        show_run(opened, artifacts, reports)
+        _show(record, found)
+        return record
 
 
 def require_one_graph(model: TrainedModel) -> None:

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from flows.config import ConfigurationError, parse_value
-from flows.exit_codes import Interrupted, write_failure
+from flows.exit_codes import Interrupted, leave_failure
 from flows.running import check_writable, orchestrated
 from gcl.evaluation.embedding_shift import ShiftConfig
 from tasks.maintenance import open_store
 
 if TYPE_CHECKING:
     from flows.score import ScoreRecord
+
+RESULT_FILES = ("score.json", "scores.parquet")
+"""What a run leaves in its folder; ``score.json`` is written last, and goes first."""
 
 
 def parse_bounds(settings: Sequence[str]) -> ShiftConfig:
@@ -77,9 +80,7 @@ def run_score(
                 refresh=refresh,
             )
     except BaseException as error:
-        for name in ("score.json", "scores.parquet"):
-            (out / name).unlink(missing_ok=True)
-        write_failure(error, out)
+        leave_failure(error, out, instead_of=RESULT_FILES)
         if isinstance(error, KeyboardInterrupt):  # which the command line's library would end without a word
             raise Interrupted(str(error)) from None
         raise

@@ -6,6 +6,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.config import ConfigurationError, PipelineConfig, StageName, validate_config
+from flows.exit_codes import failures_left_in
 from flows.pipeline import pipeline
 from flows.record import RunRecord
 from tasks.runs import Runs, SeriesName, UnknownRun
@@ -47,9 +48,10 @@ def stage(
         UnknownRun: the series has no good run yet, and no settings were given.
         ConfigurationError: the settings of the last good run are no longer understood.
     """
-    config, preset = _settings(series, store, config)
-    again = pipeline.fn  # within this flow run, not as a run of its own
-    return again(config, store=store, out=out, refresh=(name,), preset=preset, series=series)
+    with failures_left_in(out):
+        config, preset = _settings(series, store, config)
+        again = pipeline.fn  # within this flow run, not as a run of its own
+        return again(config, store=store, out=out, refresh=(name,), preset=preset, series=series)
 
 
 def _settings(

@@ -9,6 +9,7 @@ from data_contracts.errors import ContractNotEvaluated, ContractViolation
 from flows.exit_codes import exit_code
 from flows.record import RunRecord
 from flows.running import run_pipeline
+from tasks.runs import UnknownRun
 from tasks.store import Store
 from tests.tiny_runs import PLAIN_STAGES, tiny
 
@@ -231,3 +232,12 @@ def test_an_unwritable_output_directory_is_refused_before_the_work(store: Path, 
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="--out"):
         run(store, out=tmp_path / "file")
+
+
+def test_a_stage_of_a_series_without_a_good_run_says_so_where_programs_look(store: Path) -> None:
+    from flows.stages import stage
+
+    out = store.parent / "again"
+    with pytest.raises(UnknownRun):
+        stage("train", "unheard-of", store=str(store), out=str(out))
+    assert "unheard-of has no good run" in json.loads((out / "failure.json").read_text())["message"]

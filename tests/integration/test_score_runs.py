@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from data_contracts.errors import ContractViolation
 from flows.running import run_pipeline
 from tests.growing import NUM_NEW, NUM_OLD, growing, write_source
 
@@ -108,6 +109,17 @@ def test_drift_ends_with_3_and_leaves_no_scores(
     ]
     assert command("--path", elsewhere, *any_) == 0
     assert not (command.out / "failure.json").exists()
+
+
+def test_a_scheduled_run_that_fails_says_so_where_programs_look(command: Command, tmp_path: Path) -> None:
+    from flows.score import score
+
+    assert command("--path", write_source(tmp_path / "new", num_new=NUM_NEW)) == 0
+    elsewhere = write_source(tmp_path / "elsewhere", num_new=NUM_NEW, moved=8.0)
+    with pytest.raises(ContractViolation):  # as the deployment calls it, with no command line around it
+        score(path=str(elsewhere), store=str(command.store), out=str(command.out))
+    assert [path.name for path in command.out.iterdir()] == ["failure.json"]
+    assert json.loads((command.out / "failure.json").read_text())["exit_code"] == 3
 
 
 def test_the_source_of_the_run_has_no_new_nodes(command: Command, capfd: pytest.CaptureFixture[str]) -> None:

@@ -131,7 +131,7 @@ def _write_metrics(work: Work, evaluation: Evaluation) -> None:
         facts["sample"] = evaluation.sample
     if oracle is not None:
         write_columns(folder / "oracle.parquet", "metrics.oracle", _columns(oracle.rows))
-        facts["oracle"] = {"epoch": oracle.epoch, "num_checks": oracle.num_checks}
+        facts["oracle"] = {"epochs": oracle.epochs, "num_checks": oracle.num_checks}
     work.describe("metrics", facts)
 
 

@@ -53,6 +53,13 @@ class EvaluateConfig(Config):
     minibatch_threshold: int = Field(
         1_000_000, ge=1, description="nodes above which kmeans-final and -raw take mini-batches; count"
     )
+    oracle_starts: tuple[Literal["kmeans", "legacy_kmeans"], ...] = Field(
+        ("kmeans",),
+        min_length=1,
+        description="how the label oracle clusters each check of the run. kmeans: as kmeans-final does; "
+        "legacy_kmeans: rows as they are, one start by total distance, as released codes of deep graph "
+        "clustering do before they choose by labels (up to 500 Lloyd steps a check)",
+    )
     silhouette_sample: int = Field(
         2000, ge=10, le=20_000, description="nodes the silhouette is taken on; count"
     )
@@ -81,6 +88,13 @@ class EvaluateConfig(Config):
     def _ascending(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if min(value) <= 0 or list(value) != sorted(set(value)):
             raise ValueError("probe_c must be positive and strictly ascending")
+        return value
+
+    @field_validator("oracle_starts")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError(f"oracle_starts must be distinct; not {list(value)}")
         return value
 
     @field_validator("protocols")

@@ -14,7 +14,7 @@ from gcl.evaluation.clusters import clusters_artifact_rows, kmeans_rows, silhoue
 from gcl.evaluation.config import EvaluateConfig
 from gcl.evaluation.judge import Everyone
 from gcl.evaluation.links import assert_no_leak, link_rows
-from gcl.evaluation.oracle import Oracle, kmeans_oracle
+from gcl.evaluation.oracle import Oracle, label_oracle
 from gcl.evaluation.predictions import Predicted, predict_nodes
 from gcl.evaluation.protocols import PROTOCOLS, chosen_protocols
 from gcl.evaluation.results import EMBEDDINGS, Evaluation, EvaluationInputs, MetricRow
@@ -242,6 +242,6 @@ def _oracle(read: _Read, config: EvaluateConfig, *, seed: int) -> Oracle | None:
     if checks is None or labels is None:
         return None
     try:
-        return kmeans_oracle(checks, labels, config, seed=seed)
+        return label_oracle(checks, labels, config, seed=seed)
     except NotDefined:  # the same reason as of kmeans-final, which has its note
         return None

@@ -71,7 +71,7 @@ class MetricRow:
         task: node_classification, graph_classification (of a collection), clustering, link_prediction or
             negatives.
         protocol: name in the protocol registry, or ``clusters-artifact``, ``consensus-final``,
-            ``kmeans-oracle``.
+            ``kmeans-oracle``, ``legacy_kmeans-oracle``.
         split: which part it was measured on; ``oracle`` where labels chose what was measured.
         seed: the run's seed.
         embedding: method, smoothed or random_init.

@@ -5,7 +5,7 @@ import pytest
 
 from gcl.errors import NotDefined
 from gcl.evaluation import EvaluateConfig, EvaluationInputs, evaluate_embeddings
-from gcl.evaluation.oracle import kmeans_oracle
+from gcl.evaluation.oracle import label_oracle
 from gcl.graph import Graph, Labels
 
 N = 120
@@ -29,8 +29,8 @@ def inputs(**changes):
 
 
 def test_the_check_that_labels_like_best_is_named_and_marked():
-    found = kmeans_oracle(CHECKS, LABELS, CONFIG, seed=0)
-    assert (found.epoch, found.num_checks) == (20, 3)
+    found = label_oracle(CHECKS, LABELS, CONFIG, seed=0)
+    assert (found.epochs, found.num_checks) == ({"kmeans-oracle": 20}, 3)
     assert {row.metric for row in found.rows} == {"accuracy", "macro_f1", "nmi", "ari", "fmi"}
     for row in found.rows:
         assert (row.protocol, row.split, row.embedding) == ("kmeans-oracle", "oracle", "method")
@@ -39,29 +39,52 @@ def test_the_check_that_labels_like_best_is_named_and_marked():
 
 
 def test_of_equal_checks_the_earliest_is_named():
-    assert kmeans_oracle([(5, check(0.1)), (7, check(0.1))], LABELS, CONFIG, seed=0).epoch == 5
+    assert label_oracle([(5, check(0.1)), (7, check(0.1))], LABELS, CONFIG, seed=0).epochs == {
+        "kmeans-oracle": 5
+    }
+
+
+def test_single_starts_on_rows_as_they_are_have_a_protocol_of_their_own():
+    far = check(0.1) * np.where(np.arange(N) % 2, 1.0, 40.0)[:, None].astype(np.float32)
+    config = CONFIG.model_copy(update={"oracle_starts": ("kmeans", "legacy_kmeans")})
+    found = label_oracle([*CHECKS, (40, far)], LABELS, config, seed=0)
+    assert set(found.epochs) == {"kmeans-oracle", "legacy_kmeans-oracle"}
+    assert (found.num_checks, {row.n for row in found.rows}) == (4, {4})
+    value = {(row.protocol, row.metric): row.value for row in found.rows}
+    assert value["legacy_kmeans-oracle", "accuracy"] > 0.9
+    (kmeans, legacy) = (
+        label_oracle([(40, far)], LABELS, CONFIG.model_copy(update={"oracle_starts": (name,)}), seed=0)
+        for name in config.oracle_starts
+    )
+    assert kmeans.rows[0].value > 0.95 > 0.8 > legacy.rows[0].value, "lengths count for the one alone"
+
+
+@pytest.mark.parametrize("starts", [(), ("kmeans", "kmeans"), ("spectral",)])
+def test_ways_of_clustering_are_known_and_distinct(starts):
+    with pytest.raises(ValueError, match="oracle_starts"):
+        EvaluateConfig(oracle_starts=starts)
 
 
 def test_unlabelled_nodes_are_left_out():
     y_N, z_ND = Y_N.copy(), check(0.1)
     y_N[:30] = -1
     z_ND[:30] = 7.0
-    found = kmeans_oracle([(1, z_ND)], Labels(y_N, LABELS.class_names), CONFIG, seed=0)
+    found = label_oracle([(1, z_ND)], Labels(y_N, LABELS.class_names), CONFIG, seed=0)
     assert found.rows[0].value == 1.0
 
 
 def test_without_checks_or_classes_there_is_none():
     with pytest.raises(NotDefined, match="no checks"):
-        kmeans_oracle([], LABELS, CONFIG, seed=0)
+        label_oracle([], LABELS, CONFIG, seed=0)
     with pytest.raises(NotDefined, match="two classes"):
-        kmeans_oracle(CHECKS, Labels(np.zeros(N, np.int32), ("a",)), CONFIG, seed=0)
+        label_oracle(CHECKS, Labels(np.zeros(N, np.int32), ("a",)), CONFIG, seed=0)
     with pytest.raises(ValueError, match="119 nodes"):
-        kmeans_oracle([(1, check(0.1)[1:])], LABELS, CONFIG, seed=0)
+        label_oracle([(1, check(0.1)[1:])], LABELS, CONFIG, seed=0)
 
 
 def test_no_result_holds_a_row_of_the_oracle():
     found = evaluate_embeddings(inputs(), CONFIG, seed=0)
-    assert found.oracle is not None and found.oracle.epoch == 20
+    assert found.oracle is not None and found.oracle.epochs == {"kmeans-oracle": 20}
     assert all(row.split != "oracle" and "oracle" not in row.protocol for row in found.metrics)
     assert found.metrics == evaluate_embeddings(inputs(checks=None), CONFIG, seed=0).metrics
 

@@ -5,6 +5,7 @@ import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
 
+_PACKAGES = ("flows", "tasks", "gcl", "data_contracts")
 _BY_TASTE = frozenset({"PREFECT_LOGGING_LEVEL"})  # of the shell that `gclflow up` was called from
 
 
@@ -38,3 +39,16 @@ def flow_sources() -> bytes:
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.digest()
+
+
+def hidden_by(folder: Path) -> list[str]:
+    """Files of a folder that Prefect would import in the place of gclflow's packages, when it runs there.
+
+    It looks in the folder of the deployments before it looks among what is installed. A checkout of gclflow
+    hides nothing, whichever copy of it is installed.
+    """
+    if (folder / "flows" / Path(__file__).name).is_file():
+        return []
+    # A folder of such a name without __init__.py gives way to an installed package.
+    places = [place for name in _PACKAGES for place in (f"{name}.py", f"{name}/__init__.py")]
+    return [place for place in places if (folder / place).is_file()]

@@ -27,7 +27,7 @@ from flows.deploy import (
     remove_deployments,
 )
 from flows.home import Home
-from flows.installed import made_of
+from flows.installed import hidden_by, made_of
 from flows.orphan import STARTED_BY_UP
 from flows.proxies import without_proxy
 from flows.server import (
@@ -86,12 +86,13 @@ def up(
             else that of this folder, else the one that comes with gclflow.
 
     Raises:
-        ConfigurationError: the port is taken, or there are no deployments.
+        ConfigurationError: the port is taken, there are no deployments, or their folder hides our packages.
         ServerNotStarted: the server did not come up, or refused the deployments.
     """
     with home.locked():
         home.trim_logs()
         file, folder = _deployments(home, deployments)
+        _refuse_hidden(folder)
         home.write("wanted", {"up": True})
         _stop_outdated(home)
         is_new = _start_server(home, port, auth=home.asks_for_login if auth is None else auth)
@@ -146,6 +147,14 @@ def _deployments(home: Home, given: Path | None) -> tuple[Path, Path]:
     if given is None and known and file.is_file() and folder.is_dir():
         return file, folder
     return deployments_file(given), Path.cwd()
+
+
+def _refuse_hidden(folder: Path) -> None:
+    if hidden := hidden_by(folder):
+        raise ConfigurationError(
+            f"{folder} holds {' and '.join(hidden)}, which Prefect would import there in the place of "
+            "gclflow's packages of that name: rename them, or call gclflow up from a folder without"
+        )
 
 
 def _stop_outdated(home: Home) -> None:

@@ -121,6 +121,26 @@ def test_a_folder_without_deployments_gets_those_that_come_with_gclflow(
     assert file_switches(deployments_file()) == switches
 
 
+@pytest.mark.parametrize("name", ["tasks.py", "flows/__init__.py"])
+def test_a_folder_that_hides_our_packages_is_refused_before_anything_starts(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    home = Home(tmp_path / "home")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("raise ImportError")
+    with pytest.raises(ConfigurationError, match=f"holds {name}, which Prefect would import"):
+        up.up(home)
+    assert not up.server(home).facts and not home.read("wanted")
+
+
+def test_folders_of_such_names_and_our_own_checkout_hide_nothing(tmp_path: Path) -> None:
+    (tmp_path / "flows").mkdir()
+    (tmp_path / "tasks").mkdir()
+    assert not installed.hidden_by(tmp_path)
+    assert not installed.hidden_by(Path(installed.__file__).parents[1])
+
+
 class Processes:
     """Stands for the processes of a home: what is started is written down, nothing runs."""
 

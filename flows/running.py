@@ -153,16 +153,29 @@ def orchestrated(root: Path) -> Iterator[None]:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that the private server is stopped on the way out."""
+    """Turn SIGTERM into an exception, as Ctrl-C is one, so that the private server is stopped on the way out.
+
+    Whatever then ends the body is that interruption: a library caught in the middle may say something else.
+
+    Raises:
+        KeyboardInterrupt: a signal came.
+    """
+    causes: list[str] = []
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt(f"signal {signal.Signals(number).name}")
+        causes.append("" if number == signal.SIGINT else f"signal {signal.Signals(number).name}")
+        raise KeyboardInterrupt(causes[-1])
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
+    except Exception as error:
+        if causes:
+            raise KeyboardInterrupt(causes[0]) from error
+        raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

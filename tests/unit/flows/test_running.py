@@ -1,10 +1,13 @@
 """Seeds on the command line, and records of several runs."""
 
+import os
+import signal
+
 import pytest
 
 from flows.config import ConfigurationError
 from flows.record import Metric, RunRecord, over_seeds
-from flows.running import merge_records, parse_seeds
+from flows.running import _terminable, merge_records, parse_seeds
 
 
 @pytest.mark.parametrize(
@@ -72,3 +75,24 @@ def test_merged_records_keep_every_seed_and_stage() -> None:
     assert merged.metrics[0].value == 1.5
     assert len(merged.metrics) == len(merged.oracle_metrics) == 1
     assert (merged.oracle_metrics[0].value, merged.oracle_metrics[0].n) == (11.5, 2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stays_the_reason_when_a_library_caught_in_the_middle_says_something_else(
+    number: signal.Signals,
+) -> None:
+    before = signal.getsignal(number)
+    with (
+        pytest.raises(KeyboardInterrupt, match="SIGTERM" if number == signal.SIGTERM else "^$"),
+        _terminable(),
+    ):
+        try:
+            os.kill(os.getpid(), number)
+        finally:
+            raise ValueError("Task run is not set")
+    assert signal.getsignal(number) == before
+
+
+def test_an_error_without_a_signal_stays_what_it_is() -> None:
+    with pytest.raises(ValueError, match="broken"), _terminable():
+        raise ValueError("broken")

@@ -16,7 +16,7 @@ from gcl.metapath_steps import SelfLoops, WalkWeight
 from gcl.readers.printable import printable
 
 MANIFEST = "graph.json"
-_MAX_BYTES = 1 << 20
+MAX_BYTES = 1 << 20
 _NAME = r"^[A-Za-z0-9_.-]{1,64}$"
 
 Name = Annotated[str, Field(pattern=_NAME)]
@@ -182,8 +182,8 @@ def read_manifest(path: Path) -> HeteroManifest:
         SourceUnreadable: there is none, or it is not one; the message names the field.
     """
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise SourceUnreadable(f"{path.name}: more than {_MAX_BYTES} bytes")
+        if path.stat().st_size > MAX_BYTES:
+            raise SourceUnreadable(f"{path.name}: more than {MAX_BYTES} bytes")
         document = json.loads(path.read_bytes().decode("utf-8-sig"))
         return HeteroManifest.model_validate(document)
     except OSError as error:

@@ -9,13 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.sparse as sp
+from pydantic import ValidationError
 
 from gcl.graph import Features
+from gcl.hetero_findings import Finding, raise_findings
 from gcl.hetero_graph import EdgeType
-from gcl.metapath_steps import MetapathPlan, Step
+from gcl.metapath_steps import MetapathPlan, Step, reversed_by_name
 from gcl.readers.base import ArrowArray
-from gcl.readers.gconstruct_manifest import MANIFEST
+from gcl.readers.gconstruct_manifest import MANIFEST, MAX_BYTES, HeteroManifest, explained
 from gcl.readers.hetero_base import HeteroSource
+from gcl.readers.printable import printable
 
 _ROLES = {"train": "train", "valid": "validation", "test": "test"}
 _PARQUET = {"name": "parquet"}
@@ -28,42 +31,111 @@ def write_gconstruct(folder: Path, source: HeteroSource) -> None:
         folder: made where it does not exist; files of the same names are replaced.
         source: HeCo's, a CSVDataset's, or any other; ids, order of nodes, features, classes, splits and
             metapaths stay. Its metapaths are written as relation triples, steps backward as ``rev_NAME``.
+
+    Raises:
+        InvalidHetero: H07, names that a manifest does not take, as names of types and relations become those
+            of files; nothing is written then.
     """
+    manifest = _manifest(source)
+    _refuse_what_is_not_read_back(source, manifest)
     folder.mkdir(parents=True, exist_ok=True)
-    digests: dict[str, str] = {}
-    nodes = [_write_nodes(folder, source, type_, digests) for type_ in source.graph.num_nodes]
-    edges = [_write_edges(folder, source, relation, digests) for relation in source.graph.edges]
+    digests: dict[str, str] = manifest["x_hetero"]["sha256"]
+    for entry in manifest["nodes"]:
+        table = _node_table(source, entry["node_type"])
+        digests[entry["files"]] = _write(folder / entry["files"], table)
+    for entry in manifest["edges"]:
+        table = _edge_table(source, tuple(entry["relation"]))
+        digests[entry["files"]] = _write(folder / entry["files"], table)
+    ids = source.node_ids[source.graph.target]
+    for split in source.splits:
+        for part, role in _ROLES.items():
+            name = manifest["x_hetero"]["split_sets"][split.name][part]
+            table = pa.table({"node_id": ids.take(pa.array(getattr(split, role)))})
+            digests[name] = _write(folder / name, table)
+    (folder / MANIFEST).write_text(_text(manifest), "utf-8")
+
+
+def _manifest(source: HeteroSource) -> dict[str, Any]:
+    """The manifest; digests, which files are yet to have, are zeros."""
+    graph = source.graph
     more: dict[str, Any] = {
         "schema": "1",
-        "target": source.graph.target,
-        "node_count": dict(source.graph.num_nodes),
+        "target": graph.target,
+        "node_count": dict(graph.num_nodes),
         "metapaths": [_metapath(plan) for plan in source.metapaths],
-        "split_sets": _write_splits(folder, source, digests),
-        "sha256": digests,
+        "split_sets": {
+            split.name: {part: f"splits/{split.name}/{part}.parquet" for part in _ROLES}
+            for split in source.splits
+        },
     }
     if source.y_N is not None:
         more["classes"] = list(source.class_names)
-    manifest = {"version": "gconstruct-v0.1", "nodes": nodes, "edges": edges, "x_hetero": more}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
+    nodes = [_node_entry(source, type_) for type_ in graph.num_nodes]
+    edges = [
+        {"relation": list(relation), "format": _PARQUET, "files": f"edges/{'__'.join(relation)}.parquet"}
+        for relation in graph.edges
+    ]
+    files = [entry["files"] for entry in (*nodes, *edges)]
+    files += [file for parts in more["split_sets"].values() for file in parts.values()]
+    more["sha256"] = dict.fromkeys(files, "0" * 64)
+    return {"version": "gconstruct-v0.1", "nodes": nodes, "edges": edges, "x_hetero": more}
 
 
-def _write_nodes(folder: Path, source: HeteroSource, type_: str, digests: dict[str, str]) -> dict[str, Any]:
+def _node_entry(source: HeteroSource, type_: str) -> dict[str, Any]:
+    entry: dict[str, Any] = {"node_type": type_, "format": _PARQUET, "node_id_col": "node_id"}
+    if type_ in source.graph.features:
+        entry["features"] = [{"feature_col": "feat"}]
+    if type_ == source.graph.target and source.y_N is not None:
+        entry["labels"] = [{"label_col": "label", "task_type": "classification"}]
+    return entry | {"files": f"nodes/{type_}.parquet"}
+
+
+def _refuse_what_is_not_read_back(source: HeteroSource, manifest: dict[str, Any]) -> None:
+    rows = []
+    try:
+        HeteroManifest.model_validate(manifest)
+    except ValidationError as error:
+        rows += _told(error)
+    rows += [f"split {split.name!r}" for split in source.splits if split.name in (".", "..")]
+    relations = source.graph.edges
+    files = [entry["files"].casefold() for key in ("nodes", "edges") for entry in manifest[key]]
+    rows += [f"two tables would be the file {name!r}" for name in sorted(set(files)) if files.count(name) > 1]
+    rows += [
+        f"{'/'.join(relation)}: called the reverse of a relation that it is not the reverse of"
+        for relation in relations
+        if reversed_by_name(relation) in relations
+    ]
+    if len(_text(manifest)) > MAX_BYTES:
+        rows.append(f"the manifest would be larger than {MAX_BYTES} bytes")
+    advice = "names are 1 to 64 of the letters A to Z, a to z, digits and _ . - (metapaths: no hyphen)"
+    if rows:
+        shown = list(dict.fromkeys(rows))
+        raise_findings([Finding.of("H07", "names_fit_a_manifest", "hetero.nodes type", shown, advice=advice)])
+
+
+def _told(error: ValidationError) -> list[str]:
+    """The names that do not fit; where all do, the other fields that are wrong."""
+    names = [one["input"] for one in error.errors() if one["type"] == "string_pattern_mismatch"]
+    return [repr(printable(name)) for name in names] or [explained(error)]
+
+
+def _text(manifest: dict[str, Any]) -> str:
+    return json.dumps(manifest, indent=1) + "\n"
+
+
+def _node_table(source: HeteroSource, type_: str) -> pa.Table:
     fields = [pa.field("node_id", source.node_ids[type_].type)]
     columns: list[ArrowArray] = [source.node_ids[type_]]
-    entry: dict[str, Any] = {"node_type": type_, "format": _PARQUET, "node_id_col": "node_id"}
     if type_ in source.graph.features:
         for field, column in _feature_columns(source.graph.features[type_]):
             fields.append(field)
             columns.append(column)
-        entry["features"] = [{"feature_col": "feat"}]
     if type_ == source.graph.target and source.y_N is not None:
         names = pa.array(source.class_names, pa.string())
         labels = pa.array(source.y_N, pa.int32(), mask=source.y_N < 0)
         fields.append(pa.field("label", pa.string()))
         columns.append(names.take(labels))
-        entry["labels"] = [{"label_col": "label", "task_type": "classification"}]
-    table = pa.Table.from_arrays(columns, schema=pa.schema(fields))
-    return entry | {"files": _write(folder, f"nodes/{type_}.parquet", table, digests)}
+    return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
 
 def _feature_columns(x_NF: Features) -> list[tuple[Any, ArrowArray]]:
@@ -83,9 +155,7 @@ def _feature_columns(x_NF: Features) -> list[tuple[Any, ArrowArray]]:
     ]
 
 
-def _write_edges(
-    folder: Path, source: HeteroSource, relation: EdgeType, digests: dict[str, str]
-) -> dict[str, Any]:
+def _edge_table(source: HeteroSource, relation: EdgeType) -> pa.Table:
     src_E, dst_E = source.graph.edges[relation]
     columns = {
         "src_id": source.node_ids[relation[0]].take(pa.array(src_E)),
@@ -93,28 +163,14 @@ def _write_edges(
     }
     if relation in source.graph.weights:
         columns["weight"] = pa.array(source.graph.weights[relation])
-    name = f"edges/{'__'.join(relation)}.parquet"
-    files = _write(folder, name, pa.table(columns), digests)
-    return {"relation": list(relation), "format": _PARQUET, "files": files}
+    return pa.table(columns)
 
 
-def _write_splits(folder: Path, source: HeteroSource, digests: dict[str, str]) -> dict[str, dict[str, str]]:
-    ids, found = source.node_ids[source.graph.target], {}
-    for split in source.splits:
-        parts = {}
-        for part, role in _ROLES.items():
-            table = pa.table({"node_id": ids.take(pa.array(getattr(split, role)))})
-            parts[part] = _write(folder, f"splits/{split.name}/{part}.parquet", table, digests)
-        found[split.name] = parts
-    return found
-
-
-def _write(folder: Path, name: str, table: pa.Table, digests: dict[str, str]) -> str:
-    path = folder / name
+def _write(path: Path, table: pa.Table) -> str:
+    """Write a table; its digest."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path, compression="zstd", write_page_checksum=True)
-    digests[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return name
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _metapath(plan: MetapathPlan) -> dict[str, Any]:

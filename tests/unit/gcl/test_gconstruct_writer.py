@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from gcl.hetero_findings import UnreadableHetero
+from gcl.graph import Split
+from gcl.hetero_findings import InvalidHetero, UnreadableHetero
+from gcl.interop_hetero import from_arrays
 from gcl.metapaths import build_metapaths
 from gcl.readers import AnyDataset, open_source
 from gcl.readers.gconstruct import GconstructConfig, source_files
 from gcl.readers.gconstruct import open_source as read_back
 from gcl.readers.gconstruct_writer import write_gconstruct
 from gcl.readers.hetero_base import HeteroSource
+from gcl.readers.hetero_held import held_source
 from tests.hetero_sources import dgl_csv, gconstruct_csv, gconstruct_parquet, heco, heco_acm
 
 
@@ -72,6 +75,46 @@ def test_a_written_file_that_changes_is_noticed(tmp_path: Path) -> None:
     )
     with pytest.raises(UnreadableHetero, match="H17 .*movie__ma__actor"):
         read_back(GconstructConfig(path=tmp_path / "written"))
+
+
+@pytest.mark.parametrize(
+    "relation",
+    [
+        ("../../escaped", "buys", "item"),
+        ("end user", "buys", "item"),
+        ("a/user", "buys", "item"),
+        ("user", "ex:buys", "item"),
+        ("user", "buys", "item" * 17),
+    ],
+)
+def test_names_that_a_manifest_does_not_take_are_refused_before_anything_is_written(
+    relation: tuple[str, str, str], tmp_path: Path
+) -> None:
+    graph = from_arrays({relation: ([0], [0])}, {relation[0]: 1, relation[2]: 1}, target=relation[0])
+    (bad,) = (name for name in relation if name not in ("user", "buys", "item"))
+    with pytest.raises(InvalidHetero, match="H07 .*broken by 1 row.*A to Z, a to z, digits and _") as caught:
+        write_gconstruct(tmp_path / "deep" / "deeper" / "written", held_source(graph))
+    assert repr(bad) in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_would_not_be_read_back_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    none = np.zeros(0, np.int64)
+
+    def refuse(told: str, *relations: tuple[str, str, str], **changes: Any) -> None:
+        types = {name for relation in relations for name in (relation[0], relation[2])}
+        edges = {relation: ([0], [number]) for number, relation in enumerate(relations)}
+        graph = from_arrays(edges, dict.fromkeys(types, len(relations)), target=relations[0][0])
+        with pytest.raises(InvalidHetero, match=f"H07 .*{told}"):
+            write_gconstruct(tmp_path / "written", replace(held_source(graph), **changes))
+        assert list(tmp_path.iterdir()) == []
+
+    refuse("two tables would be the file 'edges/a__b__c__d", ("a__b", "c", "d"), ("a", "b__c", "d"))
+    refuse("two tables would be the file 'nodes/user", ("user", "is", "User"))
+    refuse("b/rev_is/a: called the reverse", ("a", "is", "b"), ("b", "rev_is", "a"))
+    refuse(r"split '\.\.'", ("a", "is", "b"), splits=(Split("..", none, none, none),))
+    refuse("'my split'", ("a", "is", "b"), splits=(Split("my split", none, none, none),))
+    refuse("1048576 bytes", ("a", "is", "b"), y_N=none, class_names=("x" * 2**20,))
 
 
 @pytest.mark.real_data

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 BackendName = Literal["auto", "dgl", "torch"]
 Csr = tuple[np.ndarray, np.ndarray, np.ndarray | None]
+_EDGES_AT_ONCE = 1 << 21  # of rows whose weights are summed
 _EDGE_BYTES = 64  # what an edge takes while it is put in its place
 
 
@@ -223,12 +224,20 @@ def effective_degrees(degree_N: np.ndarray) -> np.ndarray:
 
 
 def out_degrees(indptr: np.ndarray, weight_E: np.ndarray | None = None) -> np.ndarray:
-    """float64 number of edges of each row, or the sum of their weights."""
+    """float64 number of edges of each row, or the sum of their weights; O(N) memory."""
     degree_N = np.diff(indptr)
     if weight_E is None:
         return degree_N.astype(np.float64)
-    row_E = np.repeat(np.arange(len(degree_N)), degree_N)
-    return np.bincount(row_E, weights=weight_E, minlength=len(degree_N))
+    total_N = np.zeros(len(degree_N))
+    first = 0
+    while first < len(degree_N):
+        enough = int(indptr[first]) + _EDGES_AT_ONCE
+        last = max(int(np.searchsorted(indptr, enough, side="right")) - 1, first + 1)
+        row_B = np.repeat(np.arange(last - first), degree_N[first:last])
+        own_B = weight_E[indptr[first] : indptr[last]]
+        total_N[first:last] = np.bincount(row_B, weights=own_B, minlength=last - first)
+        first = last
+    return total_N
 
 
 def _torch_csr(

@@ -40,7 +40,7 @@ BLOCK_COLUMNS = 128
 # A block, its sum over levels, its next step, and what is copied in and out.
 NUM_BUFFERS = 4
 BUFFER_BYTES = 6 << 30
-BASE_BYTES = 1 << 30  # the interpreter with torch and dgl, vectors of N
+BASE_BYTES = 1 << 30  # the interpreter with torch and dgl, vectors of N; where the caller does not know
 NUM_SPECTRAL_FEATURES = 64
 
 
@@ -263,6 +263,8 @@ def smooth_features(
     scratch: Path | None = None,
     workspace: Workspace = MEMORY,
     memory_limit: int | None = None,
+    machine_memory: int | None = None,
+    held_bytes: int = BASE_BYTES,
     propagation_backend: BackendName = "auto",
     device: str = "cpu",
 ) -> Smoothed:
@@ -284,6 +286,8 @@ def smooth_features(
         workspace: where large arrays are put.
         memory_limit: bytes this process may take; narrows the blocks of columns. None: blocks of up to
             128 columns, all copies of one in at most 6 GiB.
+        machine_memory: bytes that there are: where `memory_limit` is none, blocks are not larger than fits.
+        held_bytes: what the process takes besides the graph and the blocks.
         propagation_backend: see `gcl.propagation.resolve_backend`.
         device: torch device.
 
@@ -299,7 +303,9 @@ def smooth_features(
         backend=resolve_backend(propagation_backend, device),
         device=device,
     )
-    width = _block_columns(config, shape=rows.shape, csr=csr, memory_limit=memory_limit)
+    csr_bytes = sum(part.nbytes for part in csr if part is not None)
+    limits = _Limits(memory_limit, machine_memory, besides=held_bytes + 2 * csr_bytes)
+    width = _block_columns(config, rows.shape, limits, csr_bytes=csr_bytes)
     firsts = range(0, rows.shape[1], width)
     ranges = [(first, min(first + width, rows.shape[1])) for first in firsts]
     left_out = 0.0
@@ -336,21 +342,32 @@ def _growth(csr: Csr, weights: np.ndarray, config: SmoothingConfig) -> float:
     return float(spread**config.convolution * np.abs(weights).sum() * rounding)
 
 
+@dataclass(frozen=True)
+class _Limits:
+    """Bytes of memory: what was asked for, what there is, and what is taken by all but the blocks."""
+
+    asked: int | None
+    machine: int | None
+    besides: int
+
+    @property
+    def for_blocks(self) -> int:
+        if self.asked is not None:
+            return self.asked - self.besides
+        return BUFFER_BYTES if self.machine is None else min(BUFFER_BYTES, self.machine - self.besides)
+
+
 def _block_columns(
-    config: SmoothingConfig, *, shape: tuple[int, int], csr: Csr, memory_limit: int | None
+    config: SmoothingConfig, shape: tuple[int, int], limits: _Limits, *, csr_bytes: int
 ) -> int:
     if config.block_columns is not None:
         return config.block_columns
     num_nodes, num_columns = shape
-    csr_bytes = sum(part.nbytes for part in csr if part is not None)
-    width = min(BLOCK_COLUMNS, max(num_columns, 1))
+    width, budget = min(BLOCK_COLUMNS, max(num_columns, 1)), limits.for_blocks
     if takes_dask(config):
         width = min(width, -(-num_columns // config.num_workers))
-        share = None if memory_limit is None else memory_limit // config.num_workers
+        share = None if limits.asked is None else limits.asked // config.num_workers
         worker_limit = config.memory_limit or share
         # Half the limit: the other half is the interpreter with torch, and mapped pages.
-        budget = BUFFER_BYTES // config.num_workers
-        budget = budget if worker_limit is None else worker_limit // 2 - 2 * csr_bytes
-    else:
-        budget = BUFFER_BYTES if memory_limit is None else memory_limit - BASE_BYTES - 2 * csr_bytes
+        budget = budget // config.num_workers if worker_limit is None else worker_limit // 2 - 2 * csr_bytes
     return max(min(width, budget // (NUM_BUFFERS * 4 * max(num_nodes, 1))), 1)

@@ -90,6 +90,13 @@ def _dense_blocks(x_BF: Features) -> Iterator[np.ndarray]:
         yield np.asarray(x_BF[rows].toarray(order="C"), np.float32)
 
 
+def _room(workspace: Workspace, num_rows: int, ranges: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+    """Arrays for the blocks, cut from one: what they take together decides where it lies, not their width."""
+    whole = workspace.empty((num_rows * (ranges[-1][1] if ranges else 0),))
+    cuts = [slice(num_rows * first, num_rows * last) for first, last in ranges]
+    return [whole[cut].reshape(num_rows, -1) for cut in cuts]
+
+
 def map_in_process(function: Callable[[Block], str], blocks: Sequence[Block]) -> list[str]:
     """Run the blocks one after the other here, with all of torch's threads."""
     return [function(block) for block in blocks]
@@ -106,7 +113,7 @@ def smooth_in_process(
         The smoothed blocks, and the largest magnitude of what was smoothed.
     """
     indptr, indices, weight_E = csr
-    arrays = [workspace.empty((rows.shape[0], last - first)) for first, last in ranges]
+    arrays = _room(workspace, rows.shape[0], ranges)
     blocks = ColumnBlocks(ranges, arrays)
     largest = blocks.fill(rows)
     propagation = Propagation(indptr, indices, weight_E=weight_E, backend=plan.backend, device=plan.device)
@@ -137,7 +144,7 @@ def push_in_process(
 
     from gcl.bidirectional import push_filter
 
-    arrays = [workspace.empty((rows.shape[0], last - first)) for first, last in ranges]
+    arrays = _room(workspace, rows.shape[0], ranges)
     blocks, left_out = ColumnBlocks(ranges, arrays), 0.0
     largest = blocks.fill(rows)
     degree_N = out_degrees(csr[0], csr[2])

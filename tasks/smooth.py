@@ -9,11 +9,14 @@ import numpy as np
 
 from gcl.smoothing import NUM_BUFFERS, NUM_SPECTRAL_FEATURES, SmoothingConfig, smooth_features, takes_dask
 from gcl.smoothing_blocks import MapBlocks
+from gcl.workspace import IN_MEMORY_BYTES
 from tasks.convert import read_feature_rows, read_graph, write_matrix_blocks
-from tasks.limits import Estimate
+from tasks.limits import Estimate, total_memory
+from tasks.memory import anonymous_bytes
 from tasks.stage import Stage
 from tasks.work import Work
 
+_LIBRARY_BYTES = 256 << 20  # torch and dgl, where nothing has imported them yet
 _BYTES_A_NODE = 100  # degrees, their powers, places in the graph
 _BYTES_AN_ENTRY = 24  # of a metapath's adjacency, as read and as rows that sum to 1
 _WIDTH_OF_COMPONENTS = 128
@@ -43,6 +46,8 @@ def smooth(work: Work, config: SmoothingConfig) -> None:
             scratch=scratch,
             workspace=workspace,
             memory_limit=work.memory_limit,
+            machine_memory=total_memory(),
+            held_bytes=anonymous_bytes() + _LIBRARY_BYTES + _BYTES_A_NODE * graph.num_nodes,
         )
         write_matrix_blocks(
             work.output("smoothed") / "features.parquet",
@@ -102,6 +107,7 @@ def estimate(work: Work, config: SmoothingConfig) -> Estimate:
     return Estimate(
         memory={
             "the graph": _BYTES_A_NODE * num_nodes + 4 * num_edges,
+            "features that are not in files": min(4 * num_nodes * width, IN_MEMORY_BYTES),
             "a block of columns": NUM_BUFFERS * 4 * num_nodes * (config.block_columns or 1),
             # float64 copies of the features, and of the components with their projections
             "principal components": 8 * num_nodes * (int(facts["num_features"]) + 3 * width) * whole,

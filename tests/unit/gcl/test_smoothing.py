@@ -17,6 +17,7 @@ from gcl.smoothing import (
     NUM_BUFFERS,
     SmoothingConfig,
     _block_columns,
+    _Limits,
     filter_weights,
     smooth_features,
     takes_dask,
@@ -317,9 +318,17 @@ def test_dask_is_taken_by_name_or_where_there_is_a_scheduler():
 def test_blocks_of_workers_share_what_there_is(settings, run_limit, expected):
     num_nodes = (1 << 30) // 128
     config = SmoothingConfig(backend="dask", **settings)
-    csr = (np.zeros(1, np.int64), np.zeros(0, np.int32), None)
-    width = _block_columns(config, shape=(num_nodes, 128), csr=csr, memory_limit=run_limit)
-    assert width in (expected, expected - 1)  # the graph's few bytes
+    limits = _Limits(run_limit, machine=None, besides=0)
+    assert _block_columns(config, (num_nodes, 128), limits, csr_bytes=0) == expected
+
+
+@pytest.mark.parametrize(
+    ("machine", "expected"),
+    [(64 << 30, 48), (4 << 30, 24), (1 << 30, 1)],  # as much as ever; a container that has less; too little
+)
+def test_without_a_limit_blocks_fit_the_machine(machine, expected):
+    limits = _Limits(None, machine, besides=1 << 30)
+    assert _block_columns(SmoothingConfig(), ((1 << 30) // 128, 128), limits, csr_bytes=0) == expected
 
 
 def test_memory_limit_narrows_the_blocks(tmp_path):

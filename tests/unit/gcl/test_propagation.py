@@ -1,14 +1,16 @@
 """Sums over neighbours: direction, backends, bits, gradients, self-loops, weights."""
 
+import itertools
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
 import torch
 
 from gcl.graph import Graph
-from gcl.propagation import Propagation, csr_arrays, resolve_backend
+from gcl.propagation import Propagation, csr_arrays, out_degrees, resolve_backend
 
 
 def random_graph(
@@ -203,3 +205,26 @@ print(torch.equal(*sums) and torch.equal(into, sums[0]))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "True"), done.stderr[-500:]
+
+
+@pytest.mark.parametrize("edges_at_once", [1, 3, 7, 1000])
+def test_weighted_degrees_are_summed_in_parts_to_the_same_bytes(edges_at_once, monkeypatch):
+    rng = np.random.default_rng(0)
+    degree_N = np.array([0, 5, 0, 12, 1, 0, 3, 0])
+    indptr = np.concatenate([[0], np.cumsum(degree_N)])
+    weight_E = rng.random(degree_N.sum()).astype(np.float32)
+    expected = [sum(map(float, weight_E[first:last])) for first, last in itertools.pairwise(indptr)]
+    monkeypatch.setattr("gcl.propagation._EDGES_AT_ONCE", edges_at_once)
+    assert out_degrees(indptr, weight_E).tolist() == expected
+
+
+def test_weighted_degrees_take_memory_of_nodes_not_of_edges():
+    num_edges = 16_000_000
+    indptr, weight_E = np.arange(0, num_edges + 1, 100), np.ones(num_edges, np.float32)
+    tracemalloc.start()
+    try:
+        out_degrees(indptr, weight_E)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * num_edges, "16 bytes an edge are a row's number and a wide weight of each"

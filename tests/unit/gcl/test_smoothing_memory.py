@@ -1,0 +1,66 @@
+"""Narrow blocks of columns take less memory than wide ones in this process too: they are kept in files."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+PROGRAM = """
+import json, sys, threading, time
+from pathlib import Path
+
+import numpy as np
+
+from gcl.feature_rows import FeatureRows
+from gcl.graph import Graph
+from gcl.smoothing import NUM_BUFFERS, SmoothingConfig, smooth_features
+from gcl.workspace import Workspace
+
+NUM_NODES, WIDTH, COLUMNS, ROWS = 400_000, 192, 8, 20_000
+generator = np.random.default_rng(0)
+src_E = np.arange(NUM_NODES)
+graph = Graph(NUM_NODES, src_E, (src_E + 1) % NUM_NODES)
+block_BF = generator.standard_normal((ROWS, WIDTH), dtype=np.float32)
+rows = FeatureRows((NUM_NODES, WIDTH), lambda: (block_BF for _ in range(NUM_NODES // ROWS)))
+workspace = Workspace(Path(sys.argv[1]), in_memory_bytes=32 << 20)
+
+def anonymous():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return max(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+def smooth():
+    limit = NUM_BUFFERS * 4 * NUM_NODES * COLUMNS + (64 << 20)
+    return smooth_features(graph, SmoothingConfig(num_steps=2), seed=0, attributes=rows, workspace=workspace,
+                           memory_limit=limit, held_bytes=32 << 20)
+
+import dgl, torch  # what the libraries take is not what the work takes
+start = peak = anonymous()
+
+def watch():
+    global peak
+    while True:
+        peak = max(peak, anonymous())
+        time.sleep(0.005)
+
+threading.Thread(target=watch, daemon=True).start()
+found = smooth()
+widths = [last - first for first, last in found.blocks.ranges]
+print(json.dumps({"grew": peak - start, "widths": widths, "features": 4 * NUM_NODES * WIDTH}))
+"""
+
+
+def test_what_all_blocks_hold_together_lies_in_files(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(tmp_path)],
+        env={**os.environ, "DGLBACKEND": "pytorch", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert len(found["widths"]) > 10
+    assert all(width * 4 * 400_000 <= 32 << 20 for width in found["widths"]), "each would fit in memory"
+    assert found["grew"] < 0.6 * found["features"]

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import scipy.sparse as sp
 
+from gcl.errors import NotDefined
 from gcl.graph import Features, Graph
 from gcl.graph_collection import GraphCollection, ranges
 
@@ -61,14 +62,18 @@ def augment(
     The number of nodes or edges that an augmentation changes is its share of the graph's, rounded down.
 
     Args:
-        collection: undirected graphs with features.
+        collection: undirected graphs without edge weights.
         policy: the augmentations each graph draws from.
         strengths: their shares.
         generator: of all draws.
         bug_compat: as the code released for GraphCL does it: a subgraph is a node and some of its neighbours;
             directions of edges are dropped one by one, and none is added; masked features are normal noise
             of mean and deviation .5; nodes without an edge go.
+
+    Raises:
+        NotDefined: directed graphs, or edge weights.
     """
+    refuse_undefined(collection)
     chosen_G = np.array(policy, object)[generator.integers(len(policy), size=collection.num_graphs)]
     keep_N = np.ones(collection.union.num_nodes, bool)
     src_E, dst_E, x_NF = collection.union.src_E, collection.union.dst_E, collection.union.x_NF
@@ -96,18 +101,39 @@ def augment(
     return _kept(collection, keep_N, src_E, dst_E, x_NF, is_undirected=is_undirected)
 
 
+def refuse_undefined(collection: GraphCollection) -> None:
+    """Refuse graphs that have no views: what a pair that is added weighs, or where it points, nothing says.
+
+    Args:
+        collection: any.
+
+    Raises:
+        NotDefined: directed graphs, or edge weights.
+    """
+    if collection.union.weight_E is not None:
+        raise NotDefined(
+            "views of graphs with edge weights: leave the weights out (weight=None when they are made)"
+        )
+    if not collection.union.is_undirected:
+        raise NotDefined(
+            "views of directed graphs: make them undirected (directed=False where they are made)"
+        )
+
+
 def with_released_loops(collection: GraphCollection) -> GraphCollection:
     """Self-loops on all nodes of a graph but the last that has an edge, as GraphCL's loader appends them.
 
     Args:
-        collection: graphs without self-loops.
+        collection: graphs; a self-loop that is there already stays the only one of its node.
     """
     union, num_nodes = collection.union, collection.union.num_nodes
     has_edge_N = np.zeros(num_nodes, bool)
     has_edge_N[union.src_E] = True
     last_G = np.full(collection.num_graphs, -1)
     last_G[collection.graph_N[has_edge_N]] = np.flatnonzero(has_edge_N)  # the last assignment stays
-    loops = np.flatnonzero(np.arange(num_nodes) < last_G[collection.graph_N])
+    wants_loop_N = np.arange(num_nodes) < last_G[collection.graph_N]
+    wants_loop_N[union.src_E[union.src_E == union.dst_E]] = False
+    loops = np.flatnonzero(wants_loop_N)
     src_E, dst_E = np.concatenate([union.src_E, loops]), np.concatenate([union.dst_E, loops])
     order = np.lexsort((dst_E, src_E))
     looped = Graph(num_nodes, src_E[order], dst_E[order], union.x_NF, is_undirected=union.is_undirected)

@@ -56,6 +56,11 @@ class TrainingData:
         for what, array in (("x_NF", self.x_NF), ("y_N", self.y_N)):
             if array is not None and len(array) != self.num_nodes:
                 raise ValueError(f"{what} has {len(array)} rows for {self.num_nodes} nodes")
+        if self.collection is not None and self.collection.num_graphs != self.num_nodes:
+            raise ValueError(
+                f"the collection has {self.collection.num_graphs} graphs, and num_nodes is {self.num_nodes}: "
+                "each graph is one of the rows"
+            )
 
     def batch(self, rows_B: Tensor, *, device: torch.device | str = "cpu") -> "Batch":
         """The data of some nodes, moved to `device`.
@@ -339,7 +344,13 @@ class Method(nn.Module, ABC):
 
 
 def shuffled_batches(
-    rows: np.ndarray, *, epoch: int, seed: int, batch_size: int, purpose: str = "shuffle"
+    rows: np.ndarray,
+    *,
+    epoch: int,
+    seed: int,
+    batch_size: int,
+    purpose: str = "shuffle",
+    least: int = MIN_LAST_BATCH,
 ) -> Iterator[Tensor]:
     """Shuffle `rows` by (seed, purpose, epoch) and cut them; a short last batch is dropped, unless alone.
 
@@ -349,11 +360,12 @@ def shuffled_batches(
         seed: run seed.
         batch_size: nodes in a batch.
         purpose: what the shuffle is for; another purpose, another order.
+        least: nodes that a last batch must have.
     """
     order = numpy_generator(seed, purpose, epoch).permutation(rows)
     for first in range(0, len(order), batch_size):
         batch = order[first : first + batch_size]
-        if first == 0 or len(batch) >= min(MIN_LAST_BATCH, batch_size):
+        if first == 0 or len(batch) >= min(least, batch_size):
             yield torch.from_numpy(batch)
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gcl.collection_augment import POLICIES, Strengths, augment, with_released_loops
+from gcl.collection_augment import POLICIES, Strengths, augment, refuse_undefined, with_released_loops
 from gcl.config import Config
 from gcl.errors import NotDefined
 from gcl.gin import GinEncoder, GraphBatch
-from gcl.graph_collection import GraphCollection
+from gcl.graph_collection import GraphCollection, check_values
 from gcl.losses.affinity import affinity_loss
 from gcl.losses.affinity_weights import KeptLogWeights, LogWeights
 from gcl.losses.grouped import cosine_rows
@@ -72,8 +72,9 @@ class GraphCl(Method):
     Deviations from paper:
         Subgraphs are random walks, edges are dropped and added, masked features are zero, as the paper says;
         `bug_compat` has what the released code does, with its self-loops. The graphs are shuffled for every
-        epoch (`same_batches`: once, as released), and a last batch of fewer than 32 is left out. HCL's
-        correction for false negatives is not there, and its weights are constants.
+        epoch, and a last batch of fewer than 32 is left out (`same_batches`: shuffled once, and all batches
+        of two or more, as released). HCL's correction for false negatives is not there, and its weights are
+        constants.
 
     Reference:
         You, Chen, Sui, Chen, Wang, Shen: Graph Contrastive Learning with Augmentations, NeurIPS 2020,
@@ -164,9 +165,12 @@ class GraphCl(Method):
     def epoch_batches(
         self, data: TrainingData, *, epoch: int, seed: int, batch_size: int
     ) -> Iterator[Tensor]:
-        """All graphs, shuffled for the epoch or once for the run."""
-        shuffle = 0 if self.config.same_batches else epoch
-        return shuffled_batches(np.arange(data.num_nodes), epoch=shuffle, seed=seed, batch_size=batch_size)
+        """All graphs, shuffled for the epoch, or once for the run: then a short last batch is one too."""
+        rows_G = np.arange(data.num_nodes)
+        if not self.config.same_batches:
+            return shuffled_batches(rows_G, epoch=epoch, seed=seed, batch_size=batch_size)
+        # The same graphs would be left out of every epoch; one alone has no negatives.
+        return shuffled_batches(rows_G, epoch=0, seed=seed, batch_size=batch_size, least=2)
 
     def embed(self, data: TrainingData, *, batch_size: int = EMBED_ROWS) -> np.ndarray:
         """float32 [G, D] sums over the nodes of all layers, of the graphs as they are, without projector.
@@ -231,8 +235,16 @@ class GraphCl(Method):
         ]
 
     def check(self, data: TrainingData) -> None:
-        """Refuse features of another width than the encoder's, beside what every method refuses."""
+        """Refuse what views and encoder are not defined for, beside what every method refuses.
+
+        Raises:
+            InvalidGraph: features that are not finite, or undirected graphs with an edge in one direction.
+            NotDefined: directed graphs, or edge weights.
+            ValueError: features of another width than the encoder's.
+        """
         super().check(data)
+        refuse_undefined(collection_of(data))
+        check_values(collection_of(data))
         num_features = collection_of(data).union.num_features
         if num_features != self.num_features:
             raise ValueError(f"{self.name} was built for {self.num_features} columns, not {num_features}")

@@ -62,7 +62,9 @@ class GraphClSettings(EnsembleConfig):
     )
     temperature: float = Field(0.2, gt=0, le=100, description="divides the cosine scores: tau > 0")
     same_batches: bool = Field(
-        False, description="whether the graphs are shuffled once, as released, and not anew for every epoch"
+        False,
+        description="whether the graphs are shuffled once and a short last batch is kept, as released, or "
+        "shuffled anew for every epoch, whose last batch is left out if it has fewer than 32",
     )
     bug_compat: bool = Field(
         False,

@@ -5,6 +5,7 @@ import pytest
 import scipy.sparse as sp
 
 from gcl.collection_augment import POLICIES, Strengths, augment, with_released_loops
+from gcl.errors import NotDefined
 from gcl.graph import Graph
 from gcl.graph_collection import GraphCollection
 from gcl.random import numpy_generator
@@ -191,3 +192,23 @@ def test_released_self_loops_leave_the_last_node_out():
     assert loops.tolist() == [0, 1, 5], "not the last with an edge, nor those after it"
     assert looped.num_edges == 9
     assert (np.diff(looped.src_E * 7 + looped.dst_E) > 0).all()
+
+
+def test_a_self_loop_of_the_source_is_not_doubled():
+    graphs = GraphCollection(
+        1, Graph(3, np.array([0, 0, 1]), np.array([0, 1, 0]), np.ones((3, 1), np.float32)), np.zeros(3, int)
+    )
+    looped = with_released_loops(graphs).union
+    assert list(zip(looped.src_E.tolist(), looped.dst_E.tolist(), strict=True)) == [(0, 0), (0, 1), (1, 0)]
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_weights_and_directions_are_refused_and_not_dropped(name):
+    union, graph_N = make_graphs().union, make_graphs().graph_N
+    weight_E = np.ones(union.num_edges, np.float32)
+    weighted = Graph(union.num_nodes, union.src_E, union.dst_E, union.x_NF, weight_E)
+    with pytest.raises(NotDefined, match="edge weights: leave the weights out"):
+        view_of(GraphCollection(30, weighted, graph_N), name)
+    directed = Graph(union.num_nodes, union.src_E, union.dst_E, union.x_NF, is_undirected=False)
+    with pytest.raises(NotDefined, match="views of directed graphs"):
+        view_of(GraphCollection(30, directed, graph_N), name)

@@ -1,11 +1,14 @@
 """GraphCL and the weights on its base: the losses by hand, schedules, what is written of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from gcl.errors import NotDefined
+from gcl.errors import InvalidGraph, NotDefined
 from gcl.gambler import GamblerHead
+from gcl.graph_collection import GraphCollection
 from gcl.losses.contrastive import info_nce_loss
 from gcl.losses.progcl import BetaMixture
 from gcl.methods import build_method
@@ -216,6 +219,53 @@ def test_graphs_are_shuffled_anew_or_once(same_batches):
     )
     assert (first == second) == same_batches
     assert sorted(sum(first, [])) == list(range(NUM_NODES))
+
+
+@pytest.mark.parametrize(("same_batches", "sizes"), [(False, [44, 44]), (True, [44, 44, 2])])
+def test_a_short_last_batch_is_kept_where_it_would_be_the_same_one_again(same_batches, sizes):
+    method, data = make_method(GraphClConfig(**GIN, same_batches=same_batches)), make_data("graphcl")
+    batches = method.epoch_batches(data, epoch=3, seed=0, batch_size=44)
+    assert [len(rows) for rows in batches] == sizes
+    alone = method.epoch_batches(data, epoch=3, seed=0, batch_size=NUM_NODES - 1)
+    assert [len(rows) for rows in alone] == [NUM_NODES - 1], "one graph has no negatives"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        GraphClConfig(**GIN, same_batches=True, hardness=1.0),
+        AugclGraphConfig(**GIN, same_batches=True, warmup_epochs=1, fit_passes=1),
+        ProGclGraphConfig(**GIN, same_batches=True, start_epoch=1),
+    ],
+)
+def test_a_last_batch_of_two_graphs_is_trained_on(config):
+    method = make_method(config)
+    result = train(
+        method, make_data("graphcl"), TrainConfig(epochs=3, batch_size=44, learning_rate=0.01), seed=0
+    )
+    assert np.isfinite(method.embed(make_data("graphcl"))).all()
+    assert np.isfinite([epoch["loss"] for epoch in result.history]).all()
+
+
+@pytest.mark.parametrize(
+    ("field", "error", "match"),
+    [
+        ("weight_E", NotDefined, "edge weights"),
+        ("is_undirected", NotDefined, "directed graphs"),
+        ("x_NF", InvalidGraph, "features_finite .* node 0 of graph 0"),
+    ],
+)
+def test_weights_directions_and_features_that_are_not_finite_are_refused(field, error, match):
+    collection = make_data("graphcl").collection
+    spoilt = {
+        "weight_E": np.full(collection.union.num_edges, 2, np.float32),
+        "x_NF": np.full(collection.union.x_NF.shape, np.nan, np.float32),
+        "is_undirected": False,
+    }
+    union = replace(collection.union, **{field: spoilt[field]})
+    data = TrainingData(NUM_NODES, collection=GraphCollection(NUM_NODES, union, collection.graph_N))
+    with pytest.raises(error, match=match):
+        train(make_method(GraphClConfig(**GIN)), data, TrainConfig(epochs=1), seed=0)
 
 
 @pytest.mark.parametrize(

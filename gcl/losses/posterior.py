@@ -28,10 +28,13 @@ def kl_loss(kl_D: Tensor, *, free_nats: float = 0.0) -> Tensor:
     return kl_D.clamp(min=free_nats).sum() if free_nats else kl_D.sum()
 
 
-def active_units(mean_ND: Tensor) -> Tensor:
+def active_units(mean_ND: Tensor, *, is_unit_length: bool = False) -> Tensor:
     """How many dimensions say something about a node: their means vary by more than `ACTIVE_VARIANCE`.
 
     Args:
         mean_ND: float means, N >= 2.
+        is_unit_length: rows have length 1, so that a dimension's mean square is 1 / D and not about 1: its
+            variance is measured in that.
     """
-    return (mean_ND.detach().float().var(dim=0) > ACTIVE_VARIANCE).sum().to(torch.float32)
+    least = ACTIVE_VARIANCE / (mean_ND.shape[1] if is_unit_length else 1)
+    return (mean_ND.detach().float().var(dim=0) > least).sum().to(torch.float32)

@@ -178,7 +178,7 @@ class Hgcvae(Method):
                 kl = kl_loss(kl_D, free_nats=free_nats(self.config))
                 loss = loss + kl_weight_at(epoch, self.config) * kl
                 terms["kl"] = kl.detach()
-            terms |= {"largest_kl": kl_D.detach().max(), "active_units": active_units(codes.mean_ND)}
+            terms |= {"largest_kl": kl_D.detach().max(), "active_units": self._active(codes.mean_ND)}
         if self.config.contrast_weight:
             contrast, watched = self._contrast(codes, epoch=epoch, step=step, seed=seed)
             loss = loss + self.config.contrast_weight * contrast
@@ -244,7 +244,7 @@ class Hgcvae(Method):
                 mean_ND, log_std_ND = self._posterior_of(h_ND, ready)
                 kl_D = kl_per_dimension(mean_ND, log_std_ND)
                 found.append(
-                    f"posterior: {int(active_units(mean_ND))} of {len(kl_D)} dimensions active; divergence a "
+                    f"posterior: {int(self._active(mean_ND))} of {len(kl_D)} dimensions active; divergence a "
                     f"dimension: median {kl_D.median():.4f}, largest {kl_D.max():.4f} nats"
                 )
         return found
@@ -348,6 +348,9 @@ class Hgcvae(Method):
         generator = torch_generator(seed, "posterior_draw", epoch, step, number, device=str(self.device))
         noise_ND = torch.randn(mean_ND.shape, generator=generator, device=self.device)
         return mean_ND + noise_ND * log_std_ND.exp()
+
+    def _active(self, mean_ND: Tensor) -> Tensor:
+        return active_units(mean_ND, is_unit_length=not self.config.is_strict)
 
     def _mask(self, ready: Prepared, rate: float, generator: torch.Generator) -> Masked:
         return mask_rows(ready.x_NF, self.mask_token, rate, self.config, generator)

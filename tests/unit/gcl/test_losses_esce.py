@@ -84,3 +84,5 @@ def test_units_are_active_where_their_means_vary():
     mean_ND[:, 1] = 5
     mean_ND[::2, 2] = 0.1  # variance 0.0025
     assert active_units(mean_ND).item() == 1
+    assert active_units(mean_ND / 10).item() == 0
+    assert active_units(mean_ND / 10, is_unit_length=True).item() == 1  # 0.0035, of 1 / 3 of a percent

@@ -1,4 +1,4 @@
-"""Arrow tables to and from the objects of gcl: the only place where the two meet.
+"""Arrow tables to and from the objects of gcl: where the two meet; sparse features in a module of their own.
 
 Files are written through Python file objects, with page checksums, so that every open and fsync can be
 seen (and failed) by a test.
@@ -19,6 +19,7 @@ from data_contracts.tables import TABLES
 from gcl.feature_rows import FeatureRows
 from gcl.graph import Features, Graph, Labels, Split
 from gcl.workspace import BLOCK_BYTES, MEMORY, Workspace, row_slices
+from tasks.sparse_features import read_sparse, sparse_blocks, sparse_shape
 
 _EDGE_ROWS = 1 << 20
 _ROW_GROUP_BYTES = BLOCK_BYTES
@@ -294,26 +295,19 @@ def _read_edges(path: Path, workspace: Workspace) -> dict[str, np.ndarray]:
 
 
 def read_feature_rows(folder: Path) -> FeatureRows | None:
-    """The features of a graph artifact, dense ones streamed; None for a graph without."""
+    """The features of a graph artifact, streamed; None for a graph without."""
     path = folder / "features.parquet"
     if not path.exists():
         return None
     if "x" not in pq.read_schema(path).names:
-        return FeatureRows.of(_read_features(path, MEMORY))
+        return FeatureRows(sparse_shape(path), lambda: sparse_blocks(path))
     return FeatureRows(matrix_shape(path, "x"), lambda: iter(matrix_blocks(path, "x")))
 
 
 def _read_features(path: Path, workspace: Workspace) -> Features:
-    schema = pq.read_schema(path)
-    if "x" in schema.names:
+    if "x" in pq.read_schema(path).names:
         return read_matrix(path, "x", workspace)
-    table = pq.read_table(path, use_threads=False)
-    indices, values = (table.column(name).combine_chunks() for name in ("indices", "values"))
-    shape = (table.num_rows, int(json.loads((schema.metadata or {})[b"num_features"])))
-    indptr = np.asarray(indices.offsets.to_numpy())
-    return sp.csr_matrix(
-        (values.flatten().to_numpy(), indices.flatten().to_numpy(), indptr), shape=shape, dtype=np.float32
-    )
+    return read_sparse(path, workspace)
 
 
 def read_labels(folder: Path) -> Labels | None:

@@ -29,6 +29,7 @@ from gcl.random import numpy_generator
 
 UNION = "union"
 _WALKS_AT_A_TIME = 1 << 20
+_HALF_WALKS_AT_A_TIME = 1 << 22
 
 
 class MetapathsConfig(Config):
@@ -54,8 +55,8 @@ class MetapathsConfig(Config):
         None,
         ge=1,
         le=1_000_000,
-        description="neighbours a node keeps at most (count), by random walks; none: as the source says, "
-        "else all",
+        description="neighbours a node keeps at most beside itself (count), by random walks; none: as the "
+        "source says, else all",
     )
     edges: str = Field(
         UNION, description="edges of the graph of target nodes: union of all metapaths, or the name of one"
@@ -217,7 +218,7 @@ def step_matrix(graph: HeteroGraph, step: Step, *, weight: WalkWeight = "binary"
 def _half(graph: HeteroGraph, plan: MetapathPlan, max_entries: int) -> list[sp.csr_matrix] | int:
     """The two factors of the last product; or the number of entries that goes beyond the budget."""
     if plan.max_fanout is not None:
-        predicted = plan.max_fanout * graph.num_nodes[graph.target]
+        predicted = _fanout_entries(graph, plan)
         return predicted if predicted > max_entries else []
     steps = plan.steps[: len(plan.steps) // 2] if plan.is_symmetric else plan.steps
     matrices = [step_matrix(graph, step, weight=plan.weight) for step in steps]
@@ -240,9 +241,15 @@ def _predicted(graph: HeteroGraph, plan: MetapathPlan, half: list[sp.csr_matrix]
         return half
     num_nodes = graph.num_nodes[graph.target]
     if plan.max_fanout is not None:
-        return plan.max_fanout * num_nodes
+        return _fanout_entries(graph, plan)
     predicted = predicted_entries(*half) if len(half) == 2 else half[0].nnz
     return predicted + num_nodes * (plan.self_loops == "add")
+
+
+def _fanout_entries(graph: HeteroGraph, plan: MetapathPlan) -> int:
+    """Of every node at most so many neighbours, and itself."""
+    kept = (plan.max_fanout or 0) + (plan.self_loops != "remove")
+    return kept * graph.num_nodes[graph.target]
 
 
 def _product(left: sp.csr_matrix, right: sp.csr_matrix, weight: WalkWeight) -> sp.csr_matrix:
@@ -282,10 +289,14 @@ def _sampled(graph: HeteroGraph, plan: MetapathPlan, max_fanout: int, *, seed: i
     Walks are drawn uniformly from all walks of the node, so a neighbour that many walks reach is likelier.
     Where walks are counted, they are drawn in proportion to the product of their edges' weights, and a
     node's drawn walks stand for all of its walks in equal shares.
+
+    Walks that end where they began are not left to the draw, which would lose most of them where a node has
+    many: a node that any leads home joins itself, by as many as there are. So what an entry is on average
+    is the entry of the whole adjacency.
     """
     matrices = [step_matrix(graph, step, weight=plan.weight) for step in plan.steps]
-    ahead = _ahead(matrices)
-    num_walks_N = _ahead([step_matrix(graph, step) for step in plan.steps])[0] if graph.weights else ahead[0]
+    plain = [step_matrix(graph, step) for step in plan.steps] if graph.weights else matrices
+    ahead, num_walks_N = _ahead(matrices), _ahead(plain)[0]
     num_nodes = matrices[0].shape[0]
     few_R = np.flatnonzero(num_walks_N <= max_fanout)
     exact = matrices[0][few_R]
@@ -295,6 +306,13 @@ def _sampled(graph: HeteroGraph, plan: MetapathPlan, max_fanout: int, *, seed: i
     columns: list[np.ndarray] = [exact.indices]
     values: list[np.ndarray] = [exact.data]
     many_R = np.flatnonzero(num_walks_N > max_fanout)
+    if plan.self_loops != "remove":
+        home_R = np.ones(len(many_R), np.float32)
+        if plan.weight == "count" or not plan.is_symmetric:  # else every walk has a way back
+            home_R = _walks_home(matrices, plain, many_R)
+        rows.append(many_R[home_R > 0])
+        columns.append(many_R[home_R > 0])
+        values.append(home_R[home_R > 0])
     generator = numpy_generator(seed, f"metapath_walks {plan.name}")
     step = max(1, _WALKS_AT_A_TIME // max_fanout)
     for first in range(0, len(many_R), step):
@@ -302,6 +320,8 @@ def _sampled(graph: HeteroGraph, plan: MetapathPlan, max_fanout: int, *, seed: i
         end_W = start_W
         for matrix, left in zip(matrices, ahead[1:], strict=True):
             end_W = _drawn_step(matrix, left, end_W, generator.random(len(end_W)))
+        away_W = start_W != end_W
+        start_W, end_W = start_W[away_W], end_W[away_W]
         rows.append(start_W)
         columns.append(end_W)
         values.append((ahead[0][start_W] / max_fanout).astype(np.float32))
@@ -310,6 +330,32 @@ def _sampled(graph: HeteroGraph, plan: MetapathPlan, max_fanout: int, *, seed: i
     if plan.weight == "binary":
         found.data = np.ones_like(found.data)
     return found
+
+
+def _walks_home(
+    matrices: Sequence[sp.csr_matrix], plain: Sequence[sp.csr_matrix], rows_R: np.ndarray
+) -> np.ndarray:
+    """float32 [R] walks that end where they began, times their edges' weights.
+
+    The diagonal of the product, as the walks of the first half that the second half leads back to: some rows
+    of both halves at a time, as either may be large.
+    """
+    half = len(matrices) // 2
+    num_nodes = plain[0].shape[0]
+    num_half_walks = np.zeros(num_nodes)
+    for part in (plain[:half], [matrix.T for matrix in reversed(plain[half:])]):
+        num_half_walks += _ahead(part)[0] if part else 0
+    home = [np.zeros(0, np.float32)]
+    ends = np.cumsum(num_half_walks[rows_R]) // _HALF_WALKS_AT_A_TIME
+    for part_R in np.split(rows_R, np.flatnonzero(np.diff(ends)) + 1):
+        start = sp.csr_matrix(sp.eye(num_nodes, dtype=np.float32, format="csr")[part_R])
+        ahead, back = start, start
+        for matrix in matrices[:half]:
+            ahead = sp.csr_matrix(ahead @ matrix)
+        for matrix in reversed(matrices[half:]):
+            back = sp.csr_matrix(back @ matrix.T)
+        home.append(np.asarray(ahead.multiply(back).sum(axis=1), np.float32).ravel())
+    return np.concatenate(home)
 
 
 def _ahead(matrices: Sequence[sp.csr_matrix]) -> list[np.ndarray]:

@@ -75,11 +75,22 @@ def evaluate(work: Work, config: EvaluateConfig) -> None:
             f"rows are graphs; the control smoothed is what their nodes have: {graph_facts['features']}; "
             "random_init is the untrained encoder"
         )
+        evaluation.notes.extend(_notes_of_source(graph_facts["notes"]))
     if "negatives" in work.inputs:
         pairs = _read_pairs(work.input("negatives") / "pairs.parquet")
         evaluation.metrics.extend(negative_weight_rows(pairs, labels, seed=work.seed))
     _write_metrics(work, evaluation)
     _write_predictions(work, evaluation, labels)
+
+
+def _notes_of_source(facts: dict[str, Any]) -> list[str]:
+    """What a reader of a collection's figures must know of its files."""
+    if not (number := facts.get("graphs_without_nodes", 0)):
+        return []
+    return [
+        f"{number} graphs have no nodes, the first of them graph {facts['first_graph_without_nodes']} of the "
+        "source: they all have the same embedding, and count in the figures where they have labels"
+    ]
 
 
 def _refuse_other_graph(work: Work) -> None:

@@ -91,8 +91,15 @@ def _auc(probe: Probe, z_MD: np.ndarray, y_M: np.ndarray) -> float:
     return float(auc_scores(p_MK, y_M, probe.classes_C)[0])
 
 
-def usable_splits(splits: tuple[Split, ...], labels: Labels) -> tuple[tuple[Split, ...], list[str]]:
+def usable_splits(
+    splits: tuple[Split, ...], labels: Labels, *, row: str = "node"
+) -> tuple[tuple[Split, ...], list[str]]:
     """Splits without their unlabelled nodes, and notes on what a reader must know about them.
+
+    Args:
+        splits: as given or drawn.
+        labels: of all rows.
+        row: what messages call a row: node, or graph.
 
     Raises:
         NotDefined: when the labels hold fewer than two classes, or a part loses all its nodes.
@@ -100,15 +107,16 @@ def usable_splits(splits: tuple[Split, ...], labels: Labels) -> tuple[tuple[Spli
     """
     present = np.unique(labels.y_N[labels.y_N >= 0])
     if len(present) < 2:
-        raise NotDefined(f"node classification needs two classes; the labels hold {len(present)}")
+        raise NotDefined(f"{row} classification needs two classes; the labels hold {len(present)}")
     check_splits(splits, len(labels.y_N))
     usable, notes = [], []
     for split in splits:
         everyone = (split.train, split.validation, split.test)
         parts = [part[labels.y_N[part] >= 0] for part in everyone]
         if not len(parts[0]) or not len(parts[2]):
-            raise NotDefined(f"split {split.name} has no labelled training or test node")
-        notes += _split_notes(split.name, sum(map(len, everyone)) - sum(map(len, parts)), parts, labels)
+            raise NotDefined(f"split {split.name} has no labelled training or test {row}")
+        num_dropped = sum(map(len, everyone)) - sum(map(len, parts))
+        notes += _split_notes(split.name, num_dropped, parts, labels, row=row)
         usable.append(Split(split.name, *parts))
     return tuple(usable), notes
 
@@ -130,14 +138,16 @@ def check_splits(splits: Iterable[Split], num_nodes: int) -> None:
             raise ValueError(f"split {split.name}: train, validation and test share nodes")
 
 
-def _split_notes(name: str, num_dropped: int, parts: list[np.ndarray], labels: Labels) -> list[str]:
+def _split_notes(
+    name: str, num_dropped: int, parts: list[np.ndarray], labels: Labels, *, row: str
+) -> list[str]:
     notes = []
     if num_dropped:
-        notes.append(f"split {name}: {num_dropped} unlabelled node(s) left out")
+        notes.append(f"split {name}: {num_dropped} unlabelled {row}(s) left out")
     if not len(parts[1]):
-        notes.append(f"split {name}: no validation nodes, so nothing is chosen: C = 1, or the last epoch")
+        notes.append(f"split {name}: no validation {row}s, so nothing is chosen: C = 1, or the last epoch")
     missing = np.setdiff1d(labels.y_N[parts[2]], labels.y_N[parts[0]])
     if len(missing):
         names = ", ".join(labels.class_names[k] for k in missing)
-        notes.append(f"split {name}: no training node of class {names}; its test nodes count as errors")
+        notes.append(f"split {name}: no training {row} of class {names}; its test {row}s count as errors")
     return notes

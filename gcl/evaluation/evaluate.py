@@ -144,7 +144,7 @@ def _splits_of(read: _Read, config: EvaluateConfig, notes: list[str], *, protoco
     if rule is None:
         raise NotDefined("the protocol has no splits")
     given = rule(replace(inputs, labels=sample.labels, splits=sample.splits), config)
-    splits, found = usable_splits(given, inputs.labels)
+    splits, found = usable_splits(given, inputs.labels, row=inputs.row)
     notes += found
     return tuple(sample.local_split(split) for split in splits)
 
@@ -190,6 +190,7 @@ def _predict(read: _Read, split: Split, config: EvaluateConfig, *, protocol: str
         protocol=protocol,
         seed=seed,
         uncertainty_R=None if inputs.uncertainty_N is None else inputs.uncertainty_N[nodes_R],
+        row=inputs.row,
     )
 
 

@@ -47,6 +47,7 @@ def predict_nodes(
     protocol: str,
     seed: int,
     uncertainty_R: np.ndarray | None = None,
+    row: str = "node",
 ) -> Predicted:
     """Predict every node from `split`'s training nodes, and measure on its test nodes.
 
@@ -59,12 +60,13 @@ def predict_nodes(
         protocol: the split's, for the record.
         seed: of the halving of the validation nodes and of aps's draws.
         uncertainty_R: label-free uncertainty to compare with the probe's confidence; NaN is left out.
+        row: what messages call a row: node, or graph.
 
     Raises:
         NotDefined: with too few validation nodes, or one class in training.
     """
     if len(split.validation) < 4:
-        raise NotDefined(f"predictions need 4 validation nodes to calibrate on, not {len(split.validation)}")
+        raise NotDefined(f"predictions need 4 validation {row}s to calibrate on, not {len(split.validation)}")
     order = numpy_generator(seed, "calibration").permutation(split.validation)
     choose, calibrate = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
     y_R = labels.y_N
@@ -97,9 +99,9 @@ def predict_nodes(
         ("test", scores),
     ]
     rows = [
-        row
+        figure
         for part, values in parts
-        for row in summarise(
+        for figure in summarise(
             [values],
             task="node_classification",
             protocol=protocol,
@@ -109,16 +111,16 @@ def predict_nodes(
             over="calibrated probes",
         )
     ]
-    notes = _notes(threshold, len(calibrate), config)
+    notes = _notes(threshold, len(calibrate), config, row=row)
     return Predicted(Predictions(blocks, protocol, threshold), rows, curves, notes)
 
 
-def _notes(threshold: float, num_calibration: int, config: EvaluateConfig) -> list[str]:
+def _notes(threshold: float, num_calibration: int, config: EvaluateConfig, *, row: str) -> list[str]:
     if np.isfinite(threshold):
         return []
     return [
-        f"no threshold on {num_calibration} calibration nodes guarantees a risk of {config.target_risk:g} "
-        f"with probability {config.risk_confidence:g}: every node abstains"
+        f"no threshold on {num_calibration} calibration {row}s guarantees a risk of {config.target_risk:g} "
+        f"with probability {config.risk_confidence:g}: every {row} abstains"
     ]
 
 

@@ -89,7 +89,7 @@ def random_splits(
     nodes = labelled_nodes(inputs.labels)
     num_train, num_validation = round(len(nodes) * train_rate), round(len(nodes) * validation_rate)
     if min(num_train, num_validation, len(nodes) - num_train - num_validation) < 1:
-        raise NotDefined(f"{len(nodes)} labelled nodes are too few for a random split")
+        raise NotDefined(f"{len(nodes)} labelled {inputs.row}s are too few for a random split")
     splits = []
     for number in range(config.num_random_splits(len(nodes))):
         order = numpy_generator(config.split_seed, "split", number).permutation(nodes)

@@ -62,6 +62,11 @@ class EvaluationInputs:
     checks: Iterable[tuple[int, np.ndarray]] | None = None
     rows_are_graphs: bool = False
 
+    @property
+    def row(self) -> str:
+        """What messages call a row."""
+        return "graph" if self.rows_are_graphs else "node"
+
 
 @dataclass(frozen=True)
 class MetricRow:

@@ -20,6 +20,7 @@ from gcl.graph_collection import GraphCollection
 from gcl.readers.base import ArrowArray, FileDatasetConfig
 
 _MAX_ONE_HOT = 65_536
+_UNLABELLED = ("", "nan", "?")
 
 
 class CollectionConfig(FileDatasetConfig):
@@ -114,6 +115,8 @@ def node_features(
         if kind == "labels_and_attributes" and attributes_NF is not None:
             return attributes_NF, f"{attributes_NF.shape[1]} node attributes, there being no node labels"
         told += ", there being no node labels" if kind == "labels" else ""
+        if kind == "labels" and attributes_NF is not None:  # what was most likely meant
+            told += f"; dataset.node_features=attributes takes the {attributes_NF.shape[1]} node attributes"
         return np.ones((source.num_nodes, 1), np.float32), told
     blocks = [_labels_one_hot(label_N) for label_N in source.node_labels_Nc.T]
     labels_NL = sp.csr_matrix(sp.hstack(blocks, format="csr")) if len(blocks) > 1 else blocks[0]
@@ -152,14 +155,31 @@ def read_collection(config: CollectionConfig) -> tuple[GraphCollection, Labels |
     return GraphCollection(source.num_graphs, union, source.graph_N), labels
 
 
-def classes_of(value_G: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """int32 class of each graph, numbered by ascending label, and the labels as names.
+def is_label(text: str) -> bool:
+    """Whether there is a label in the place of one: nothing, ``nan`` and ``?`` are none.
+
+    Args:
+        text: as the source has it.
+    """
+    return text.strip().lower() not in _UNLABELLED
+
+
+def classes_of(value_G: np.ndarray, is_known_G: np.ndarray) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """int32 class of each graph, numbered by ascending label, -1 without; the labels as names.
 
     Args:
         value_G: int64 labels as the source has them, such as -1 and 1.
+        is_known_G: which of the graphs have one.
+
+    Returns:
+        Classes and names; None and no names where no graph has a label.
     """
-    known, y_G = np.unique(value_G, return_inverse=True)
-    return y_G.astype(np.int32), tuple(str(value) for value in known)
+    if not is_known_G.any():
+        return None, ()
+    known, class_L = np.unique(value_G[is_known_G], return_inverse=True)
+    y_G = np.full(len(value_G), -1, np.int32)
+    y_G[is_known_G] = class_L
+    return y_G, tuple(str(value) for value in known)
 
 
 def check_edges(

@@ -131,26 +131,26 @@ def _members(path: Path) -> dict[str, TextFile]:
     return found
 
 
-def integer_table(file: TextFile, *, num_columns: int | None) -> np.ndarray:
+def integer_table(file: TextFile, *, num_columns: int | None, lines: list[str] | None = None) -> np.ndarray:
     """int64 [lines, columns] of comma-separated integers.
 
     Args:
         file: the file.
         num_columns: in every line; None: as many as in the first.
+        lines: what is read in the place of its lines; None for them as they are.
 
     Raises:
         SourceUnreadable: a line of anything else; the message names it.
     """
-    return _table(file, np.dtype(np.int64), num_columns)
+    return _table(file.name, file.lines() if lines is None else lines, np.dtype(np.int64), num_columns)
 
 
 def number_table(file: TextFile) -> np.ndarray:
     """float32 [lines, columns] of comma-separated numbers, as many in every line; arguments as above."""
-    return _table(file, np.dtype(np.float32), None)
+    return _table(file.name, file.lines(), np.dtype(np.float32), None)
 
 
-def _table(file: TextFile, dtype: np.dtype, num_columns: int | None) -> np.ndarray:
-    lines = file.lines()
+def _table(name: str, lines: list[str], dtype: np.dtype, num_columns: int | None) -> np.ndarray:
     if not lines:
         return np.empty((0, num_columns or 0), dtype)
     try:
@@ -161,7 +161,7 @@ def _table(file: TextFile, dtype: np.dtype, num_columns: int | None) -> np.ndarr
             return table
     except (ValueError, OverflowError, Warning):
         pass
-    return _slowly(file.name, lines, dtype, num_columns)  # which line it is
+    return _slowly(name, lines, dtype, num_columns)  # which line it is
 
 
 def _slowly(name: str, lines: list[str], dtype: np.dtype, num_columns: int | None) -> np.ndarray:

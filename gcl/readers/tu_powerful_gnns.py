@@ -7,7 +7,7 @@ import numpy as np
 
 from gcl.errors import InvalidGraph, SourceUnreadable
 from gcl.readers.base import Reader, dataset_name, edge_arrays
-from gcl.readers.collection_base import CollectionConfig, CollectionSource, classes_of
+from gcl.readers.collection_base import CollectionConfig, CollectionSource, classes_of, is_label
 from gcl.readers.printable import printable
 from gcl.readers.text_files import TextFile, text_files
 
@@ -62,10 +62,12 @@ class _Parser:
         self.num_attributes: int | None = None
 
     def source(self) -> CollectionSource:
-        (num_graphs,) = self._integers(1, "the number of graphs")
-        sizes, labels = [], []
+        what = "the number of graphs"
+        num_graphs = self._integer(self._fields(1, what)[0], what)
+        sizes: list[int] = []
+        labels: list[int | None] = []
         for _ in range(self._bounded(num_graphs)):
-            size, label = self._integers(2, "the number of nodes and the label of a graph")
+            size, label = self._graph()
             first = len(self.tags)
             for _ in range(self._bounded(size)):
                 self._node(first, size)
@@ -75,7 +77,8 @@ class _Parser:
             raise SourceUnreadable(
                 f"{self.name}, line {self.place + 1}: nothing may follow the last of {num_graphs} graphs"
             )
-        y_G, class_names = classes_of(self._array(labels))
+        is_known_G = np.array([label is not None for label in labels], bool)
+        y_G, class_names = classes_of(self._array([label or 0 for label in labels]), is_known_G)
         tag_N = self._array(self.tags)
         return CollectionSource(
             num_graphs=num_graphs,
@@ -115,12 +118,21 @@ class _Parser:
         self.tags.append(tag)
         self.attributes.append(values)
 
-    def _integers(self, count: int, what: str) -> list[int]:
+    def _graph(self) -> tuple[int, int | None]:
+        """A line of number of nodes and label, None where ``nan`` or ``?`` stands for it."""
+        what = "the number of nodes and the label of a graph"
+        size, label = self._fields(2, what)
+        return self._integer(size, what), self._integer(label, what) if is_label(label) else None
+
+    def _fields(self, count: int, what: str) -> list[str]:
         fields = self._next(what)
+        if len(fields) != count:
+            raise self._expected(what, ValueError(f"found {len(fields)} fields"))
+        return fields
+
+    def _integer(self, field: str, what: str) -> int:
         try:
-            if len(fields) != count:
-                raise ValueError(f"found {len(fields)} fields")
-            return [int(field) for field in fields]
+            return int(field)
         except ValueError as error:
             raise self._expected(what, error) from error
 

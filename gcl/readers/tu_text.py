@@ -8,7 +8,13 @@ import pyarrow as pa
 
 from gcl.errors import InvalidGraph, SourceUnreadable
 from gcl.readers.base import Reader, dataset_name, edge_arrays
-from gcl.readers.collection_base import CollectionConfig, CollectionSource, check_edges, classes_of
+from gcl.readers.collection_base import (
+    CollectionConfig,
+    CollectionSource,
+    check_edges,
+    classes_of,
+    is_label,
+)
 from gcl.readers.text_files import TextFile, integer_table, number_table, text_files
 
 _ROLES = {
@@ -44,14 +50,15 @@ def open_source(config: TuTextConfig) -> CollectionSource:
     class_names: tuple[str, ...] = ()
     num_graphs = int(graph_N.max(initial=-1)) + 1
     if "graph_labels" in files:
-        y_G, class_names = classes_of(integer_table(files["graph_labels"], num_columns=1)[:, 0])
-        if num_graphs > len(y_G):
-            line = int(np.argmax(graph_N >= len(y_G))) + 1
+        value_G, is_known_G = _labels(files["graph_labels"], num_graphs)
+        if num_graphs > len(value_G):
+            line = int(np.argmax(graph_N >= len(value_G))) + 1
             raise SourceUnreadable(
                 f"{files['graph_indicator'].name}, line {line}: graph {graph_N[line - 1] + 1}, and "
-                f"{files['graph_labels'].name} has {len(y_G)} lines"
+                f"{files['graph_labels'].name} has {len(value_G)} lines"
             )
-        num_graphs = len(y_G)
+        num_graphs = len(value_G)
+        y_G, class_names = classes_of(value_G, is_known_G)
     elif num_graphs > len(graph_N):  # some may have no nodes, but nothing says that so many have none
         line = int(np.argmax(graph_N >= len(graph_N))) + 1
         raise SourceUnreadable(
@@ -82,6 +89,7 @@ def open_source(config: TuTextConfig) -> CollectionSource:
         attributes_NF=attributes,
         y_G=y_G,
         class_names=class_names,
+        notes=_notes(graph_N, num_graphs),
     )
 
 
@@ -105,6 +113,27 @@ def _files(config: TuTextConfig) -> dict[str, TextFile]:
 
 def _plain(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "")
+
+
+def _labels(file: TextFile, num_graphs: int) -> tuple[np.ndarray, np.ndarray]:
+    """int64 labels, and which graphs have one; a blank line is a graph without label.
+
+    Blank lines at the end are such graphs as far as the indicator knows them, and nothing beyond.
+    """
+    lines = file.lines()
+    given = file.read().replace("\r\n", "\n").removesuffix("\n").split("\n")
+    lines += [""] * max(0, min(num_graphs, len(given)) - len(lines))
+    is_known_G = np.array([is_label(line) for line in lines], bool)
+    filled = [line if known else "0" for line, known in zip(lines, is_known_G, strict=True)]
+    return integer_table(file, num_columns=1, lines=filled)[:, 0], is_known_G
+
+
+def _notes(graph_N: np.ndarray, num_graphs: int) -> dict[str, int | str]:
+    """Graphs that no node belongs to: there may be some, and a file of another data set looks the same."""
+    empty = np.flatnonzero(np.bincount(graph_N, minlength=num_graphs) == 0)
+    if not len(empty):
+        return {}
+    return {"graphs_without_nodes": len(empty), "first_graph_without_nodes": int(empty[0]) + 1}
 
 
 def _any_integers(file: TextFile) -> np.ndarray:

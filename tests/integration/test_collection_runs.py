@@ -7,6 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.config import load_config
+from gcl.evaluation import EvaluateConfig
+from gcl.evaluation.svm import svm_rows
+from gcl.graph import Labels
 from tests.tiny_runs import DirectRun, run_direct
 
 pytestmark = pytest.mark.slow
@@ -84,6 +87,36 @@ def test_every_stage_answers_for_every_graph(name, uncertainty, more, tmp_path: 
         "random_init is the untrained encoder", "10 folds",
     ):  # fmt: skip
         assert told in report
+
+
+def test_graphs_without_label_are_answered_and_in_no_fold_or_figure(tmp_path: Path) -> None:
+    path, new = write_rings_and_stars(tmp_path), np.arange(0, NUM_GRAPHS, 8)
+    lines = path.read_text().split("\n")
+    heads = [place for place, line in enumerate(lines) if len(line.split()) == 2]
+    for graph in new:
+        lines[heads[graph]] = lines[heads[graph]].split()[0] + " ?"
+    path.write_text("\n".join(lines))
+    overrides = ["dataset.format=tu_powerful_gnns", f"dataset.path={path}", *SMALL, "method.name=graphcl"]
+    found = run_direct(load_config(preset="none", overrides=overrides)[0], tmp_path / "store")
+    answers = table(found, "predictions", "predictions").to_pandas().iloc[new]
+    assert answers[["predicted", "confidence", "entropy", "abstain"]].notna().all().all()
+    assert (answers["predicted"] == 0).mean() > 0.5, "all of them are rings"
+
+    known = np.setdiff1d(np.arange(NUM_GRAPHS), new)
+    labels = Labels((known % 2).astype(np.int32), ("0", "1"))
+    z_GD = np.stack(table(found, "embeddings", "embeddings").column("z").to_numpy())[known]
+    config = EvaluateConfig()
+    expected = svm_rows(z_GD, labels, config, protocol="svm-10fold", embedding="method", seed=0)
+    metrics = metrics_of(found)
+    for row in expected:
+        assert metrics["svm-10fold", row.split, "method", row.metric] == pytest.approx(row.value)
+    for protocol, part, number in (("random-80-10-10", "test", 7), ("kmeans-final", "all", 70)):
+        right = number * metrics[protocol, part, "method", "accuracy"]
+        assert right == pytest.approx(round(right)), "a share of the labelled graphs"
+    report = (found.state.store.open(found.state.artifacts["report"]) / "report.html").read_text()
+    assert "calibration graphs guarantees" in report
+    assert "every graph abstains" in report
+    assert "calibration nodes" not in report
 
 
 def test_a_consensus_of_checks_and_methods_on_rows_run_on_graphs_too(tmp_path: Path) -> None:

@@ -109,6 +109,13 @@ def test_every_node_abstains_and_a_note_says_so_where_no_threshold_holds():
     assert found.predictions.whole().abstain_B.all() and found.predictions.threshold == np.inf
     assert figures(found)["answered"] == 0 and "answered_risk" not in figures(found)
     assert "every node abstains" in found.notes[0]
+    everyone = Everyone(z_ND, EDGELESS, np.arange(1500))
+    config = EvaluateConfig(target_risk=0.01)
+    of_graphs = predict_nodes(
+        z_ND, labels, split, everyone, config, protocol="given", seed=0, row="graph"
+    ).notes[0]
+    assert of_graphs == found.notes[0].replace("node", "graph")
+    assert "no threshold on 250 calibration graphs" in of_graphs
 
 
 def test_label_free_uncertainty_gets_its_curve_without_unscored_nodes():

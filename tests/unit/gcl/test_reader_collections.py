@@ -9,8 +9,8 @@ import scipy.sparse as sp
 from pydantic import TypeAdapter, ValidationError
 
 from gcl.errors import InvalidGraph, SourceUnreadable, UnsafeSource
-from gcl.readers import AnyDataset, reader_of, source_files
-from gcl.readers.collection_base import read_collection
+from gcl.readers import AnyDataset, open_source, reader_of, source_files
+from gcl.readers.collection_base import node_features, read_collection
 from gcl.readers.text_files import TextFile, integer_table, text_files
 from tests.collection_sources import (
     ONE_FILE,
@@ -97,6 +97,49 @@ def test_graphs_without_labels_or_nodes_are_read(tmp_path: Path) -> None:
     assert collection.num_graphs == len(labels.y_N) == 4
     assert collection.num_nodes_G.tolist() == [3, 1, 2, 0]
     assert read(one_file(tmp_path, ONE_FILE.replace("3\n3 1", "4\n3 1") + "0 1\n"))[0].num_graphs == 4
+
+
+@pytest.mark.parametrize("text", ["1\n{}\n-1\n", "{}\n-1\n1\n", "-1\n1\n{}\n"])
+@pytest.mark.parametrize("none", ["", " ", "nan", "NaN", "?"])
+def test_graphs_may_have_no_label(text: str, none: str, tmp_path: Path) -> None:
+    given = text.format(none).removesuffix("\n").split("\n")
+    expected = [{"-1": 0, "1": 1}.get(label, -1) for label in given]
+    collection, labels = read(tu_text(tmp_path, graph_labels=text.format(none)))
+    assert collection.num_graphs == 3
+    assert labels.y_N.tolist() == expected
+    assert labels.class_names == ("-1", "1")
+    if none.strip():
+        one = ONE_FILE
+        for before, label in zip(("3 1\n", "1 -1\n", "2 1\n"), given, strict=True):
+            one = one.replace(f"\n{before}", f"\n{before.split()[0]} {label}\n")
+        assert read(one_file(tmp_path, one))[1].y_N.tolist() == expected
+
+
+def test_blank_ends_of_the_labels_are_no_further_graphs(tmp_path: Path) -> None:
+    for text in ("1\n-1\n\n\n\n", "1\r\n-1\r\n\r\n \r\n"):
+        collection, labels = read(tu_text(tmp_path, graph_labels=text))
+        assert collection.num_graphs == 3
+        assert labels.y_N.tolist() == [1, 0, -1]
+    assert read(tu_text(tmp_path, graph_labels="?\n?\n?\n"))[1] is None, "none has a label"
+    with pytest.raises(SourceUnreadable, match=r"indicator.txt, line 5: graph 3, .* 2 lines"):
+        read(tu_text(tmp_path, graph_labels="1\n-1\n"))
+
+
+def test_attributes_that_stay_unread_are_told_of(tmp_path: Path) -> None:
+    config = ADAPTER.validate_python(tu_text(tmp_path, node_labels=None))
+    _, told = node_features(open_source(config), config, np.zeros(6, np.int64))
+    assert told == (
+        "the constant 1, there being no node labels; "
+        "dataset.node_features=attributes takes the 2 node attributes"
+    )
+    config = ADAPTER.validate_python(tu_text(tmp_path, node_labels=None) | {"node_features": "constant"})
+    assert node_features(open_source(config), config, np.zeros(6, np.int64))[1] == "the constant 1"
+
+
+def test_graphs_without_nodes_are_noted(tmp_path: Path) -> None:
+    assert open_source(ADAPTER.validate_python(tu_text(tmp_path))).notes == {}
+    config = ADAPTER.validate_python(tu_text(tmp_path, graph_labels="1\n-1\n1\n2\n1\n"))
+    assert open_source(config).notes == {"graphs_without_nodes": 2, "first_graph_without_nodes": 4}
 
 
 def test_attributes_that_are_not_there_are_refused(tmp_path: Path) -> None:

@@ -87,6 +87,12 @@ def test_graphs_without_labels_are_ingested(tmp_path: Path) -> None:
     assert not (folders["labels"] / "labels.parquet").exists()
 
 
+def test_graphs_without_label_have_none_in_the_table(tmp_path: Path) -> None:
+    _, folders = ingested(tu_text(tmp_path, graph_labels="2\n?\n1\n"), tmp_path / "store")
+    label = pq.read_table(folders["labels"] / "labels.parquet").column("label").to_pylist()
+    assert label == [1, None, 0]
+
+
 @pytest.mark.parametrize("text", ["0\n", "2\n0 1\n0 1\n"])
 def test_collections_without_nodes_are_refused(text: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidGraph, match="some_node_present"):

@@ -97,7 +97,7 @@ def run(
     settings, used = load_config(preset=preset, file=config, overrides=set_ or ())
     if switch := method_switch(preset=preset, file=config, overrides=set_ or ()):
         show.switched(switch, settings, origin=str(config or f"preset {used}"))
-    for told in told_before(settings.method, settings.train.epochs):
+    for told in told_before(settings.method, settings.train.epochs, settings.smooth):
         show.warning(told)
     record = run_pipeline(
         settings,

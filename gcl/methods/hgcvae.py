@@ -69,7 +69,7 @@ class Hgcvae(Method):
         negative is none of the node it was made from, noise has half the length of mu, the embedding is mu.
 
     Inputs:
-        The target nodes' features (rows divided by their sum; the identity where there are none) and one
+        The target nodes' raw features (rows divided by their sum; the identity where there are none) and one
         adjacency [N, N] a metapath, of which only the pattern counts. No labels. Every step takes all nodes.
         Without features there are weights for every node, so another number of nodes is refused.
 

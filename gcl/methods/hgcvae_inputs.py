@@ -46,7 +46,7 @@ def prepare(data: TrainingData, config: HgcvaeConfig, device: torch.device) -> P
 
     Args:
         data: graph and metapaths.
-        config: norm of the features.
+        config: how features are normalised.
         device: where the method computes.
     """
     ways = [prepare_neighbours(metapath.adjacency_NN, device=str(device)) for metapath in metapaths_of(data)]
@@ -56,9 +56,19 @@ def prepare(data: TrainingData, config: HgcvaeConfig, device: torch.device) -> P
 def _dense_features(graph: Graph, config: HgcvaeConfig) -> Tensor:
     if graph.x_NF is None:
         return torch.eye(graph.num_nodes)
-    x_NF = normalise_rows(graph.x_NF, config.normalise_input)
+    norm = config.normalise_input
+    x_NF = graph.x_NF if norm == "columns" else normalise_rows(graph.x_NF, norm)
     x_NF = x_NF.toarray() if isinstance(x_NF, sp.csr_matrix) else x_NF
+    x_NF = _standardised(x_NF) if norm == "columns" else x_NF
     return torch.from_numpy(np.ascontiguousarray(x_NF, np.float32))
+
+
+def _standardised(x_NF: np.ndarray) -> np.ndarray:
+    """Columns of mean 0 and standard deviation 1; a constant one becomes 0."""
+    is_constant_F = x_NF.max(axis=0) == x_NF.min(axis=0)
+    spread_F = np.where(is_constant_F, np.inf, x_NF.std(axis=0, dtype=np.float64))
+    centred_NF: np.ndarray = x_NF - x_NF.mean(axis=0, dtype=np.float64)
+    return centred_NF / spread_F
 
 
 @dataclass(frozen=True, eq=False)

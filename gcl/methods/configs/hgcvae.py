@@ -30,8 +30,10 @@ class HgcvaeConfig(Config):
     num_layers: int = Field(3, ge=1, le=16, description="layers of the encoder: count >= 1")
     feature_dropout_rate: Rate = Field(0.2, description="entries of a layer's input dropped, in [0, 1)")
     attention_dropout_rate: Rate = Field(0.3, description="attention weights dropped, in [0, 1)")
-    normalise_input: Literal["none", "l1", "l2"] = Field(
-        "l1", description="norm of each feature row before the encoder"
+    normalise_input: Literal["none", "l1", "l2", "columns"] = Field(
+        "l1",
+        description="features before the encoder: as stored, rows by their norm (counts of words), or "
+        "columns to mean 0 and standard deviation 1 (unlike units)",
     )
     embed: Literal["mu", "h"] | None = Field(
         None,
@@ -186,6 +188,11 @@ class HgcvaeConfig(Config):
         if self.contrast_on == "z" and not self.is_strict:
             raise ValueError(
                 "contrast_on=z needs mode=strict: the released code draws no z that a loss reads"
+            )
+        if self.recon_form == "esce_focal_positive" and self.normalise_input == "columns":
+            raise ValueError(
+                "reconstruction_loss=esce_focal_positive is for features >= 0, and normalise_input=columns "
+                "makes some negative: take esce_focal"
             )
         if self.mask_rate_end is not None and self.mask_rate_end < self.mask_rate:
             raise ValueError("mask_rate_end is below mask_rate: masking grows")

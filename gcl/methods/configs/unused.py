@@ -9,6 +9,7 @@ from gcl.config import Config
 from gcl.methods.configs.affinity import AffinityConfig
 from gcl.methods.configs.dmat import DmtConfig
 from gcl.methods.configs.graphs import ProjectionConfig
+from gcl.methods.configs.hgcvae import HgcvaeConfig
 from gcl.methods.configs.nml_gcl import NmlGclConfig
 from gcl.methods.configs.rows import RowEncoderConfig, ViewConfig
 from gcl.trainer_config import never_weighted
@@ -30,15 +31,17 @@ _AUGMENTATIONS = {
 }
 
 
-def told_before(method: Config, num_epochs: int) -> list[str]:
+def told_before(method: Config, num_epochs: int, smoothing: Config | None = None) -> list[str]:
     """All that is said of a configuration before a training: weights that never come, and unused settings.
 
     Args:
         method: a method's configuration.
         num_epochs: epochs of the training.
+        smoothing: of the run's features; None: there is no such stage.
     """
     late = never_weighted(method, num_epochs)
-    return [*([] if late is None else [late]), *unused_settings(method)]
+    of_smoothing = [] if smoothing is None else _unused_smoothing(method, smoothing)
+    return [*([] if late is None else [late]), *unused_settings(method), *of_smoothing]
 
 
 def unused_settings(method: Config) -> list[str]:
@@ -54,6 +57,21 @@ def unused_settings(method: Config) -> list[str]:
         if changed:
             told.append(f"not used under method.{reason}: {', '.join(f'method.{name}' for name in changed)}")
     return told
+
+
+def _unused_smoothing(method: Config, smoothing: Config) -> list[str]:
+    """Preparation of features that was asked for, and that a method which reads them raw does without."""
+    if not isinstance(method, HgcvaeConfig):
+        return []
+    defaults, names = type(smoothing).model_fields, ["features", "num_components"]
+    names += ["standardise"] if method.normalise_input != "columns" else []
+    changed = [name for name in names if getattr(smoothing, name) != defaults[name].default]
+    if not changed:
+        return []
+    advice = ": set method.normalise_input=columns" if "standardise" in changed else ""
+    listed = ", ".join(f"smooth.{name}" for name in changed)
+    alone = "of use to the control smoothed alone, hgcvae reads the features as they are stored"
+    return [f"{listed}: {alone}{advice}"]
 
 
 def _unused(method: Config) -> Iterator[tuple[str, tuple[str, ...]]]:

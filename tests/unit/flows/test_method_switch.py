@@ -136,3 +136,12 @@ def test_settings_that_play_no_part_are_told_before_a_run(
     asked = ("--set", "method.name=nml_gcl", "--set", "method.metric=uniform", "--set", "method.alpha=9")
     output = told_by_run(monkeypatch, tmp_path, *asked, "--set", "dataset.format=synthetic")
     assert "warning: not used under method.metric=uniform: method.alpha" in output
+
+
+def test_smoothing_that_a_method_does_without_is_told_before_a_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = ("--preset", "dblp-hgcvae", "--set", "dataset.path=x")
+    assert "warning" not in told_by_run(monkeypatch, tmp_path, *asked)
+    output = told_by_run(monkeypatch, tmp_path, *asked, "--set", "smooth.standardise=true")
+    assert "warning: smooth.standardise: of use to the control smoothed alone" in output

@@ -1,8 +1,12 @@
 """What HGCVAE reads: features by their norm, the identity in place of none, and rows that are masked."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
+from pydantic import ValidationError
 
 import gcl.methods.hgcvae as hgcvae
 from gcl.errors import UnsuitableSetting
@@ -45,3 +49,19 @@ def test_rows_of_features_sum_to_one_unless_told_otherwise():
     assert torch.allclose(method_of(data=data)._ready(data).x_NF.sum(1), torch.ones(NUM_NODES), atol=1e-6)
     raw = method_of(data=data, normalise_input="none")._ready(data).x_NF
     assert np.array_equal(raw.numpy(), data.graph.x_NF)
+
+
+@pytest.mark.parametrize("is_sparse", [False, True])
+def test_columns_of_unlike_units_come_to_one_scale(is_sparse):
+    data, draws = data_of(), np.random.default_rng(1)
+    x_NF = np.array([1e-3, 1e6, 0.1], "f") * draws.normal(size=(NUM_NODES, 3)).astype("f") + 5
+    x_NF[:, 2] = 0.1
+    graph = replace(data.graph, x_NF=sp.csr_matrix(x_NF) if is_sparse else x_NF)
+    data = replace(data, graph=graph)
+    found = method_of(data=data, normalise_input="columns")._ready(data).x_NF
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(found.mean(0), [0, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(found.std(0, correction=0), [1, 1, 0], rtol=1e-5)
+    assert (found[:, 2] == 0).all()
+    with pytest.raises(ValidationError, match="take esce_focal"):
+        config_of(normalise_input="columns", reconstruction_loss="esce_focal_positive")

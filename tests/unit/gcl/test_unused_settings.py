@@ -11,9 +11,11 @@ from gcl.methods.configs import (
     DmatIConfig,
     DmtConfig,
     GraceConfig,
+    HgcvaeConfig,
     NmlGclConfig,
 )
-from gcl.methods.configs.unused import unused_settings
+from gcl.methods.configs.unused import told_before, unused_settings
+from gcl.smoothing import SmoothingConfig
 
 
 @pytest.mark.parametrize(
@@ -67,6 +69,19 @@ def test_a_setting_with_effect_is_not_told(method):
 @pytest.mark.parametrize("name", gcl.METHODS)
 def test_defaults_are_passed_over(name):
     assert unused_settings(method_class(name).Config()) == []
+
+
+def test_preparation_that_a_method_of_raw_features_does_without_is_told():
+    def told(smoothing, method=None):
+        return told_before(method or HgcvaeConfig(), 40, smoothing)
+
+    (line,) = told(SmoothingConfig(standardise=True, num_components=3))
+    assert line.startswith("smooth.num_components, smooth.standardise: of use to the control smoothed alone")
+    assert line.endswith("hgcvae reads the features as they are stored: set method.normalise_input=columns")
+    assert told(SmoothingConfig(num_components=3))[0].endswith("as they are stored")
+    assert told(SmoothingConfig(normalise_output="l2")) == []
+    assert told(SmoothingConfig(standardise=True), HgcvaeConfig(normalise_input="columns")) == []
+    assert told(SmoothingConfig(standardise=True), DmatIConfig()) == []
 
 
 def test_a_fit_warns(caplog):

@@ -14,8 +14,9 @@ from gcl.errors import UnsuitableSetting
 from gcl.evaluation.embedding_shift import ShiftConfig, measure_shift, nearest, training_region
 from gcl.methods import method_class
 from gcl.random import numpy_generator
-from gcl.smoothing import SmoothingConfig
-from gcl.smoothing_rows import require_row_wise, smooth_rows
+from gcl.smoothing import NUM_BUFFERS, SmoothingConfig
+from gcl.smoothing_rows import STEP_EDGE_BYTES, require_row_wise, smooth_rows
+from gcl.workspace import IN_MEMORY_BYTES
 from tasks.convert import (
     read_feature_rows,
     read_graph,
@@ -24,13 +25,15 @@ from tasks.convert import (
     write_columns,
     write_matrix,
 )
-from tasks.limits import Estimate
+from tasks.limits import Estimate, total_memory
+from tasks.memory import anonymous_bytes
 from tasks.scored_nodes import WantedNodes, training_rows, wanted_nodes
 from tasks.stage import Stage
 from tasks.train import TrainStageConfig
 from tasks.work import Work
 
 _BYTES_A_NODE = 200  # degrees, places in balls, ids
+_LIBRARY_BYTES = 256 << 20  # torch and dgl, where nothing has imported them yet
 
 
 class ScoreStageConfig(Config):
@@ -149,7 +152,7 @@ def _embed(work: Work, config: ScoreStageConfig, nodes_R: np.ndarray, *, width: 
     workspace, folder = work.workspace(), work.input("model")
     if not len(nodes_R):
         return np.empty((0, width), np.float32)
-    trained = TrainStageConfig.model_validate(json.loads((folder / "config.json").read_bytes()))
+    trained = _trained(work)
     inputs = method_class(trained.method.name).inputs
     rows_R = np.arange(work.metadata("graph")["num_nodes"]) if "graph" in inputs else nodes_R
     graph = read_graph(work.input("graph"), with_features="graph" in inputs, workspace=workspace)
@@ -162,6 +165,8 @@ def _embed(work: Work, config: ScoreStageConfig, nodes_R: np.ndarray, *, width: 
             attributes=read_feature_rows(work.input("graph")),
             workspace=workspace,
             memory_limit=work.memory_limit,
+            machine_memory=total_memory(),
+            held_bytes=anonymous_bytes() + _LIBRARY_BYTES + _BYTES_A_NODE * graph.num_nodes,
         )
     data = TrainingData(
         num_nodes=len(rows_R), x_NF=x_NF, graph=graph if "graph" in inputs else None, workspace=workspace
@@ -178,6 +183,11 @@ def _embed(work: Work, config: ScoreStageConfig, nodes_R: np.ndarray, *, width: 
         ) from None
     z_ND = method.embed(data)
     return z_ND[nodes_R] if "graph" in inputs else z_ND
+
+
+def _trained(work: Work) -> TrainStageConfig:
+    """How the model was trained."""
+    return TrainStageConfig.model_validate(json.loads((work.input("model") / "config.json").read_bytes()))
 
 
 def _write_nodes(
@@ -242,19 +252,41 @@ def _notes(config: ScoreStageConfig, num_scored: int) -> list[str]:
 
 
 def estimate(work: Work, config: ScoreStageConfig) -> Estimate:
-    """The graph; features, embeddings and training embeddings lie on disk."""
+    """The graph, a step of the filter on it, blocks of one column if need be; large arrays lie in files."""
     facts, trained = work.metadata("graph"), work.metadata("embeddings")
-    num_nodes, num_edges = int(facts["num_nodes"]), int(facts["num_edges"])
+    num_nodes, num_edges = int(facts["num_nodes"]), int(facts["num_edges"]) + int(facts["num_nodes"])
     width = int(facts["num_features"]) or config.smooth.max_degree + 1
-    embedding_size = int(trained["embedding_size"])
+    features, embeddings, trained_embeddings = (
+        4 * rows * columns
+        for rows, columns in (
+            (num_nodes, width),
+            (num_nodes, int(trained["embedding_size"])),
+            (int(trained["num_nodes"]), int(trained["embedding_size"])),
+        )
+    )
+    held = sum(min(size, IN_MEMORY_BYTES) for size in (embeddings, trained_embeddings))
+    memory = {
+        "the graph": _BYTES_A_NODE * num_nodes + 8 * num_edges,
+        "embeddings that are not in files": held,
+    }
+    inputs = method_class(_trained(work).method.name).inputs
+    if "smoothed" in inputs:
+        memory |= {
+            "a step of the filter": STEP_EDGE_BYTES * num_edges,
+            "a block of columns": NUM_BUFFERS * 4 * num_nodes * (config.smooth.block_columns or 1),
+            # of the ball, and of the rows that are asked for
+            "features that are not in files": 2 * min(features, IN_MEMORY_BYTES),
+        }
+    if "graph" in inputs:  # rows as they come in, between two layers, and as they go out
+        memory["encodings"] = features + 2 * embeddings
     return Estimate(
-        memory={"the graph": _BYTES_A_NODE * num_nodes + 8 * num_edges},
+        memory=memory,
         disk={
-            "edges": 20 * num_edges,
-            "features": 4 * num_nodes * width,
-            "embeddings": 4 * embedding_size * (2 * num_nodes + int(trained["num_nodes"])),
+            "edges": 28 * num_edges,
+            "features": 2 * features,
+            "embeddings": 2 * embeddings + trained_embeddings,
         },
-        advice="score fewer nodes at once with --nodes, or raise memory_limit",
+        advice="score with a model whose run had a higher memory_limit, or on a larger machine",
     )
 
 

@@ -1,14 +1,18 @@
 """Scoring without Prefect: embeddings are those of the whole graph, the model is judged, the rest refused."""
 
+import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+import tasks.score
 from data_contracts.errors import ContractViolation
 from flows.score import request_ingest, request_score
 from gcl.checkpoint import load_weights
@@ -16,13 +20,16 @@ from gcl.errors import UnsuitableSetting
 from gcl.evaluation.embedding_shift import ShiftConfig
 from gcl.methods.base import TrainingData
 from gcl.smoothing import SmoothingConfig, smooth_features
+from gcl.smoothing_rows import STEP_EDGE_BYTES, smooth_rows
+from gcl.workspace import IN_MEMORY_BYTES
 from tasks.convert import read_graph
 from tasks.ingest import INGEST
-from tasks.score import SCORE, export_scores, require_inductive
+from tasks.limits import total_memory
+from tasks.score import SCORE, ScoreStageConfig, estimate, export_scores, require_inductive
 from tasks.store import Store
 from tasks.trained_model import TrainedModel, find_model
 from tasks.training_data import build_for
-from tasks.work import read_metadata
+from tasks.work import Work, read_metadata
 from tests.growing import NUM_NEW, NUM_OLD, growing, write_source
 from tests.tiny_runs import run_direct
 
@@ -175,6 +182,49 @@ def test_other_columns_or_ids_are_refused(trained: tuple[Path, str], tmp_path: P
     (numbered / "graph.toml").write_text(manifest.replace('id = "id"', 'id = "id"\nid_type = "int64"'))
     with pytest.raises(UnsuitableSetting, match="ids of the new data are int64, .* graph string"):
         scored(*trained, numbered)
+
+
+def estimated(folder: Path, method: str) -> Mapping[str, int]:
+    """What scoring a graph of 10^6 nodes with a model of this method is said to hold in memory."""
+    (folder / "config.json").write_text(json.dumps({"method": {"name": method}, "train": {}}))
+    facts = {
+        "graph": {"num_nodes": 10**6, "num_edges": 10**7, "num_features": 128},
+        "embeddings": {"num_nodes": 10**6, "embedding_size": 64},
+    }
+    work = SimpleNamespace(metadata=lambda kind: facts[kind], input=lambda kind: folder)
+    return estimate(cast(Work, work), ScoreStageConfig(smooth=SmoothingConfig(), normalise=True)).memory
+
+
+def test_what_scoring_holds_at_once_is_estimated(tmp_path: Path) -> None:
+    filtered = estimated(tmp_path, "dmat_i")
+    assert filtered["a step of the filter"] == STEP_EDGE_BYTES * 11 * 10**6, "a self-loop for each node"
+    assert filtered["a block of columns"] >= 3 * 4 * 10**6
+    assert filtered["features that are not in files"] == 2 * IN_MEMORY_BYTES
+    on_graph = estimated(tmp_path, "grace")
+    assert "a step of the filter" not in on_graph
+    assert on_graph["encodings"] >= 4 * 10**6 * (128 + 64)
+
+
+def test_the_limit_of_the_models_run_narrows_what_is_smoothed(
+    trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict[str, Any]] = []
+
+    def watched(*positional: Any, **options: Any) -> np.ndarray:
+        given.append(options)
+        return smooth_rows(*positional, **options)
+
+    monkeypatch.setattr(tasks.score, "smooth_rows", watched)
+    store = Path(shutil.copytree(trained[0], tmp_path / "store", symlinks=True))
+    opened = Store(store)
+    model = find_model(opened, trained[1], path=write_source(tmp_path / "new", num_new=3))
+    graph = INGEST.execute(request_ingest(opened, model), opened).artifacts["graph"]
+    limited = replace(model, memory_limit=6 * 10**9)
+    SCORE.execute(request_score(opened, limited, graph, "new", ANY, refresh=False), opened)
+    (options,) = given
+    assert options["memory_limit"] == 6 * 10**9
+    assert options["machine_memory"] == total_memory()
+    assert options["held_bytes"] > 256 << 20, "what runs already, and libraries"
 
 
 def test_transductive_methods_and_tied_preparations_are_refused() -> None:

@@ -56,13 +56,13 @@ def wanted_nodes(wanted: WantedNodes, file: Path | None, node_ids: pa.Array, row
         return np.arange(len(row_N))
     if file is None:
         raise ValueError("nodes=listed needs nodes_file")
+    listed: dict[Any, None]
     with unchanged([file]):
         listed = dict.fromkeys(_lines(file))
     if pa.types.is_integer(node_ids.type):
         _refuse([line for line in listed if not _is_int64(line)], f"of {file} are not integers")
-    ids = pa.array(
-        [int(line) for line in listed] if node_ids.type == pa.int64() else list(listed), node_ids.type
-    )
+        listed = dict.fromkeys(int(line) for line in listed)  # 7 and 007 are one node
+    ids = pa.array(list(listed), node_ids.type)
     place = pc.index_in(ids, value_set=node_ids)
     _refuse(ids.filter(place.is_null()).to_pylist(), f"of {file} are not in the new data")
     return np.sort(place.to_numpy().astype(np.int64))
@@ -83,5 +83,10 @@ def _is_int64(text: str) -> bool:
 
 def _refuse(ids: list[Any], why: str) -> None:
     if ids:
-        shown = ", ".join(one_line(one)[:80] for one in ids[:_SHOWN])
+        shown = ", ".join(one_line(_visible(str(one)))[:80] for one in ids[:_SHOWN])
         raise UnsuitableSetting(f"{len(ids)} ids {why}; first: {shown}")
+
+
+def _visible(text: str) -> str:
+    """The text, in quotes where it has blanks, which nobody sees at its end."""
+    return repr(text) if any(letter.isspace() for letter in text) else text

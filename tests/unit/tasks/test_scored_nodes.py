@@ -28,6 +28,7 @@ def test_new_nodes_are_those_training_has_not_seen() -> None:
         (TEXT, b" c\n", [2]),
         (NUMBERS, b"1\n-3\n4611686018427387905\n", [1, 2, 3]),
         (NUMBERS, b"", []),
+        (NUMBERS, b"5\n005\n1\n-03\n-3\n", [0, 1, 3]),
     ],
 )
 def test_a_file_lists_ids_as_the_source_writes_them(
@@ -43,6 +44,9 @@ def test_a_file_lists_ids_as_the_source_writes_them(
         (TEXT, b"c\nz\na\n", "2 ids of .* are not in the new data; first: c, z$"),
         (NUMBERS, b"a\n1_0\n 5\n1.0\n99999999999999999999\n", "5 ids of .* are not integers; first: a, 1_0,"),
         (NUMBERS, b"7\n", "1 ids of .* are not in the new data; first: 7$"),
+        (NUMBERS, b"8\n08\n", "1 ids of .* are not in the new data; first: 8$"),
+        (NUMBERS, b" 5\n", "not integers; first: ' 5'$"),
+        (TEXT, b"a \nb\t\nz\n", r"first: 'a ', 'b\\t', z$"),
         (TEXT, b"\xff\xfe\x00", "not a readable text file"),
         (TEXT, b"x\x1b[31m\n", r"first: x\\x1b\[31m$"),
     ],

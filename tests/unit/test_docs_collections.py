@@ -42,6 +42,8 @@ def test_example_gives_a_row_a_graph(tmp_path: Path) -> None:
     exec(source.replace("data/MUTAG", str(tmp_path)).replace("epochs=40", "epochs=2"), namespace)
     assert namespace["embeddings"].shape == (3, 96)
     assert len(namespace["labels"].y_N) == 3
+    assert namespace["own"].num_nodes_G.tolist() == list(range(5, 30))
+    assert namespace["own_embeddings"].shape == (25, 96)
 
 
 def test_refusal_on_the_page_is_the_readers(tmp_path: Path) -> None:

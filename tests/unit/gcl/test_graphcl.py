@@ -264,8 +264,11 @@ def test_weights_directions_and_features_that_are_not_finite_are_refused(field, 
     }
     union = replace(collection.union, **{field: spoilt[field]})
     data = TrainingData(NUM_NODES, collection=GraphCollection(NUM_NODES, union, collection.graph_N))
+    method = make_method(GraphClConfig(**GIN))
     with pytest.raises(error, match=match):
-        train(make_method(GraphClConfig(**GIN)), data, TrainConfig(epochs=1), seed=0)
+        method.check(data)
+    with pytest.raises(error, match=match):
+        train(method, data, TrainConfig(epochs=1), seed=0)
 
 
 @pytest.mark.parametrize(

@@ -91,3 +91,10 @@ def test_how_the_run_clusters_reaches_the_evaluation_and_its_key(tmp_path: Path)
         folder = run.state.store.open(run.state.artifacts["metrics"])
         protocols.append(set(pq.read_table(folder / "metrics.parquet").column("protocol").to_pylist()))
     assert protocols[1] - protocols[0] == {"kmeans-raw"}
+
+
+def test_graphs_without_nodes_are_told_of():
+    assert tasks.evaluate._notes_of_source({}) == []
+    facts = {"graphs_without_nodes": 3, "first_graph_without_nodes": 61}
+    (note,) = tasks.evaluate._notes_of_source(facts)
+    assert note.startswith("3 graphs have no nodes, the first of them graph 61 of the source")

@@ -70,6 +70,13 @@ def test_a_name_of_nothing_is_refused(store: Store) -> None:
     refused(store, "0" * 64, "there is no model")
 
 
+def test_a_run_that_ended_before_its_report_is_named_by_digest_alone(made: DirectRun) -> None:
+    refused(
+        made.state.store, "nightly", "those with --series that went through to the report; .* by its digest$"
+    )
+    assert find_model(made.state.store, made.digests["model"][:16]).run is None
+
+
 def test_an_artifact_that_is_no_model_is_refused(store: Store, made: DirectRun) -> None:
     refused(store, made.digests["graph"], "is no model: it is graph, made by stage ingest")
 

@@ -1,11 +1,13 @@
 """Heterogeneous graphs from and to the libraries people hold them in: dgl and PyG.
 
 Relations are sorted, repeats counted once (their weights add up). A relation that is another one turned
-round, as both libraries want it for message passing, is recognised and left out: gcl walks both ways.
+round, as both libraries want it for message passing, is recognised and left out: gcl walks both ways. Edges
+that are the same both ways, and none at all, are told from a reverse by the name alone.
 
 Shape legend: N_t nodes of type t, E_r edges of relation r, F_t features.
 """
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,7 +19,8 @@ from gcl.graph import Features
 from gcl.graph_arrays import checked_features, plain_array
 from gcl.hetero_findings import Finding, raise_findings
 from gcl.hetero_graph import EdgeType, HeteroGraph
-from gcl.metapath_steps import reversed_by_name
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["from_arrays", "from_dgl", "from_pyg", "to_dgl", "to_pyg"]
 _PYG_WEIGHT, _DGL_FEATURES, _DGL_WEIGHT = "edge_weight", "feat", "weight"
@@ -41,8 +44,9 @@ def from_arrays(
         weights: [E_r] of the relations whose edges have any.
 
     Raises:
-        InvalidHetero: H06, positions beyond the nodes; H07, types without a number of nodes; H09, weights
-            that are not finite and positive; H16, features of another number of rows.
+        InvalidHetero: H06, positions that are no whole numbers, or beyond the nodes; H07, types without a
+            number of nodes, weights of relations that are not there; H09, weights that are not finite and
+            positive; H16, features, targets or weights of another number than nodes or edges.
         InvalidGraph: features that are not finite.
     """
     findings: list[Finding] = []
@@ -50,6 +54,8 @@ def from_arrays(
     unknown = sorted(named - set(num_nodes))
     if unknown:
         raise_findings([Finding.of("H07", "types_declared", "hetero.edges relation", unknown)])
+    if lost := [_listed(relation) for relation in weights or {} if relation not in edges]:
+        findings.append(Finding.of("H07", "weights_of_relations", "hetero.edges weight", lost))
     matrices: dict[EdgeType, sp.csr_matrix] = {}
     weighted: set[EdgeType] = set()
     for relation, (src, dst) in edges.items():
@@ -185,12 +191,22 @@ def _matrix(
     findings: list[Finding],
 ) -> sp.csr_matrix | None:
     """The edges as a matrix; None, and findings, where they are not sound."""
-    src_E, dst_E = plain_array(src).astype(np.int64), plain_array(dst).astype(np.int64)
-    shape, what = (num_nodes[relation[0]], num_nodes[relation[2]]), "/".join(relation)
+    shape, what = (num_nodes[relation[0]], num_nodes[relation[2]]), f"edges {_listed(relation)}"
+    src_E, dst_E = (
+        _positions(part, name, what, findings) for part, name in ((src, "source"), (dst, "target"))
+    )
+    if src_E is None or dst_E is None:
+        return None
+    num_weights = len(src_E) if weight is None else plain_array(weight).size
+    if not len(src_E) == len(dst_E) == num_weights:
+        told = f"{len(src_E)} sources, {len(dst_E)} targets"
+        told += "" if weight is None else f", {num_weights} weights"
+        findings.append(Finding.of("H16", "a_target_and_weight_an_edge", what, [told]))
+        return None
     outside = (src_E < 0) | (src_E >= shape[0]) | (dst_E < 0) | (dst_E >= shape[1])
     if outside.any():
         rows = [f"{src_E[row]}, {dst_E[row]}" for row in np.flatnonzero(outside)]
-        findings.append(Finding.of("H06", "endpoints_known", f"edges {what}", rows))
+        findings.append(Finding.of("H06", "endpoints_known", what, rows))
         return None
     weight_E = np.ones(len(src_E), np.float32)
     if weight is not None:
@@ -198,7 +214,7 @@ def _matrix(
         broken = np.flatnonzero(~(np.isfinite(weight_E) & (weight_E > 0)))
         if len(broken):
             rows = [f"edge {row}: {weight_E[row]}" for row in broken]
-            findings.append(Finding.of("H09", "weights_finite_and_positive", f"edges {what}", rows))
+            findings.append(Finding.of("H09", "weights_finite_and_positive", what, rows))
             return None
     matrix = sp.csr_matrix((weight_E, (src_E, dst_E)), shape=shape)
     matrix.sum_duplicates()
@@ -207,19 +223,57 @@ def _matrix(
     return matrix
 
 
+def _positions(value: Any, name: str, what: str, findings: list[Finding]) -> np.ndarray | None:
+    """int64 [E]; None, and a finding, where they are no whole numbers: a cast would make some of them."""
+    given = plain_array(value)
+    if given.ndim == 1 and (given.dtype.kind in "iu" or not len(given)):
+        return given.astype(np.int64)
+    if given.ndim == 1 and given.dtype.kind == "f":
+        is_whole = np.isfinite(given) & (given == np.round(given)) & (np.abs(given) < 2**63)
+        rows = [f"{name} {value}" for value in given[~is_whole].tolist()]
+        if not rows:
+            return given.astype(np.int64)
+    else:
+        rows = [f"{name}s are an array of {given.dtype} of shape {given.shape}"]
+    findings.append(Finding.of("H06", "positions_are_whole_numbers", what, rows))
+    return None
+
+
 def _one_way(matrices: Mapping[EdgeType, sp.csr_matrix]) -> Iterator[tuple[EdgeType, sp.csr_matrix]]:
     """The relations but those that are an earlier one turned round; those called reverses come last."""
-    kept: list[tuple[EdgeType, sp.csr_matrix]] = []
-    for relation in sorted(matrices, key=lambda relation: reversed_by_name(relation) in matrices):
+    kept: dict[EdgeType, sp.csr_matrix] = {}
+
+    def is_called_reverse(relation: EdgeType) -> bool:
+        return any(_says_reverse(relation, other) for other in matrices)
+
+    for relation in sorted(matrices, key=is_called_reverse):
         matrix = matrices[relation]
-        opposite = [
-            other
-            for known, other in kept
-            if (known[0], known[2]) == (relation[2], relation[0]) and other.shape[::-1] == matrix.shape
-        ]
-        if not any(abs(sp.csr_matrix(other.T) - matrix).nnz == 0 for other in opposite):
-            kept.append((relation, matrix))
+        original = next((other for other in kept if _is_reverse(relation, matrix, other, kept[other])), None)
+        if original is None:
+            kept[relation] = matrix
             yield relation, matrix
+        elif not _says_reverse(relation, original):
+            told = "relation %s is %s turned round and left out: metapaths walk that both ways"
+            logger.info(told, _listed(relation), _listed(original))
+
+
+def _is_reverse(relation: EdgeType, matrix: sp.csr_matrix, other: EdgeType, of_other: sp.csr_matrix) -> bool:
+    """Whether a relation is another turned round, and does not merely look like it."""
+    if (other[0], other[2]) != (relation[2], relation[0]) or abs(sp.csr_matrix(of_other.T) - matrix).nnz:
+        return False
+    by_chance = not matrix.nnz or (relation[0] == relation[2] and not abs(matrix - of_other).nnz)
+    return not by_chance or _says_reverse(relation, other)
+
+
+def _says_reverse(relation: EdgeType, other: EdgeType) -> bool:
+    """Whether the name of a relation says that it is the reverse of another."""
+    (source, name, end), (_, of_other, _) = relation, other
+    names = (f"rev_{of_other}", f"{of_other}-rev", f"rev-{of_other}", f"{of_other}_rev")
+    return name in names and (other[0], other[2]) == (end, source)
+
+
+def _listed(relation: EdgeType) -> str:
+    return "/".join(map(str, relation))
 
 
 def _ends(matrix: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:

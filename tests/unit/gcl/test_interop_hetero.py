@@ -57,6 +57,26 @@ def test_a_relation_that_is_another_turned_round_is_not_kept() -> None:
     assert len(from_arrays(edges, SIZES, target="user").edges) == 2
 
 
+def test_relations_that_look_like_reverses_are_kept_and_those_called_so_are_not(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    both_ways, nothing = ([0, 1], [1, 0]), (np.zeros(0, np.int64), np.zeros(0, np.int64))
+    friend, enemy, bought_by = ("user", "friend", "user"), ("user", "enemy", "user"), ("item", "by", "user")
+    edges = {friend: both_ways, enemy: both_ways, BUYS: nothing, bought_by: nothing}
+    assert from_arrays(edges, SIZES, target="user").edges.keys() == edges.keys()
+    for name in ("rev_friend", "friend-rev", "rev-friend", "friend_rev"):
+        edges = {("user", name, "user"): both_ways, friend: both_ways}
+        assert list(from_arrays(edges, SIZES, target="user").edges) == [friend]
+    reverses = {BUYS: nothing, ("item", "rev_buys", "user"): nothing}
+    assert list(from_arrays(reverses, SIZES, target="user").edges) == [BUYS]
+    assert not caplog.records
+    cites, cited = ("user", "cites", "user"), ("user", "cited", "user")
+    with caplog.at_level("INFO"):
+        found = from_arrays({cites: ([0], [1]), cited: ([1], [0])}, SIZES, target="user")
+    assert list(found.edges) == [cites]
+    assert "user/cited/user is user/cites/user turned round and left out" in caplog.text
+
+
 @pytest.mark.parametrize("weights", [{}, {BUYS: [1.0, 2.0, 3.0, 4.0]}])
 def test_dgl_there_and_back(weights: dict[Any, Any]) -> None:
     pytest.importorskip("dgl")
@@ -143,3 +163,30 @@ def test_what_is_not_sound_is_refused() -> None:
         shop(features={"user": np.ones((4, 2))})
     with pytest.raises(InvalidGraph, match="features_finite"):
         shop(features={"user": np.full((5, 2), np.nan)})
+
+
+@pytest.mark.parametrize(
+    ("src", "told"),
+    [
+        ([0, 1.5], r"H06 edges user/buys/item: rule positions_are_whole_numbers .*source 1\.5"),
+        ([0, np.nan], "H06 .*source nan"),
+        (torch.tensor([0.0, torch.inf]), "H06 .*source inf"),
+        ([0, 1e30], r"H06 .*source 1e\+30"),
+        (["0", "1"], "H06 .*sources are an array of <U1"),
+        ([True, False], "H06 .*sources are an array of bool"),
+        ([[0, 1]], r"H06 .*shape \(1, 2\)"),
+        ([0], "H16 edges user/buys/item: .*1 sources, 2 targets"),
+    ],
+)
+def test_positions_are_whole_numbers_and_as_many_on_both_sides(src: Any, told: str) -> None:
+    with pytest.raises(InvalidHetero, match=told):
+        from_arrays({BUYS: (src, [0, 0])}, SIZES, target="user")
+    assert from_arrays({BUYS: ([0.0, 1.0], [0, 0])}, SIZES, target="user").edges[BUYS][0].dtype == np.int64
+
+
+def test_weights_are_of_a_relation_and_one_an_edge() -> None:
+    with pytest.raises(InvalidHetero, match="H07 hetero.edges weight: .*user/likes/item"):
+        from_arrays({BUYS: ([0], [0])}, SIZES, target="user", weights={LIKES: [1]})
+    for weights in ([1.0], [1.0, 2.0, 3.0], [[1.0, 2.0], [3.0, 4.0]]):
+        with pytest.raises(InvalidHetero, match="H16 edges user/buys/item: .*2 sources, 2 targets, [134] we"):
+            from_arrays({BUYS: ([0, 1], [0, 0])}, SIZES, target="user", weights={BUYS: weights})

@@ -71,9 +71,7 @@ def test_a_name_of_nothing_is_refused(store: Store) -> None:
 
 
 def test_a_run_that_ended_before_its_report_is_named_by_digest_alone(made: DirectRun) -> None:
-    refused(
-        made.state.store, "nightly", "those with --series that went through to the report; .* by its digest$"
-    )
+    refused(made.state.store, "nightly", "with --series that went through to the report; .* by its digest$")
     assert find_model(made.state.store, made.digests["model"][:16]).run is None
 
 

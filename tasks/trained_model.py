@@ -103,8 +103,8 @@ def _manifest_of(store: Store, digest: str, unknown_run: str) -> Manifest:
     except UnknownArtifact as unknown:
         raise UnknownArtifact(
             f"there is no model {digest!r} in store {store.address}: {unknown_run}; {unknown}; "
-            "gclflow store runs lists the runs, which are those with --series that went through to the report; "
-            "the model of any other is named by its digest"
+            "gclflow store runs lists the runs, which are those with --series that went through to the "
+            "report; the model of any other is named by its digest"
         ) from None
     if "model" not in manifest.artifacts:
         raise UnknownArtifact(

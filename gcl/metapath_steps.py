@@ -6,6 +6,7 @@ Source: Sun et al. 2011 (PathSim) for metapaths; canonical relation triples as i
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from gcl.hetero_graph import EdgeType
@@ -15,6 +16,7 @@ WalkWeight = Literal["binary", "count"]
 Triple = tuple[str, str, str]
 
 _EXPLICIT = re.compile(r"\s*(<[^<>]+<|>[^<>]+>)\s*")
+_NONE: Mapping[EdgeType, EdgeType] = MappingProxyType({})
 _NAMED = re.compile(r"\s*([A-Za-z0-9_.]{1,64})\s*=(.*)", re.DOTALL)
 
 
@@ -103,7 +105,7 @@ def _step_of_triple(
     original = reverses.get(triple) or reversed_by_name(triple)
     if original in relations:
         return Step(original, backward=True)  # type: ignore[arg-type]
-    raise MetapathBroken(f"there is no relation {'/'.join(triple)}")
+    raise MetapathBroken(f"there is no relation {'/'.join(triple)}; there are: {_listed(relations)}")
 
 
 def reversed_by_name(triple: Triple) -> EdgeType | None:
@@ -116,15 +118,19 @@ def reversed_by_name(triple: Triple) -> EdgeType | None:
     return None
 
 
-def parse_metapath(text: str, relations: Sequence[EdgeType]) -> tuple[str | None, tuple[Step, ...]]:
+def parse_metapath(
+    text: str, relations: Sequence[EdgeType], reverses: Mapping[EdgeType, EdgeType] = _NONE
+) -> tuple[str | None, tuple[Step, ...]]:
     """A metapath as people write it.
 
     ``author-paper-author`` names the types, where one relation joins each pair; otherwise relations are
-    named with their directions: ``author >writes> paper <writes< author``. ``APA=...`` gives a name.
+    named with their directions: ``author >writes> paper <writes< author``, or by the reverse's name, ``author
+    >writes> paper >rev_writes> author``. ``APA=...`` gives a name.
 
     Args:
         text: what was written.
         relations: those there are.
+        reverses: declared names of reverse relations, and whose reverse each is.
 
     Returns:
         the given name, or None, and the steps.
@@ -136,7 +142,7 @@ def parse_metapath(text: str, relations: Sequence[EdgeType]) -> tuple[str | None
     name, path = (named[1], named[2]) if named else (None, text)
     parts = [part.strip() for part in _EXPLICIT.split(path.strip())]
     if len(parts) > 1:
-        return name, _chained(_explicit_steps(parts, relations))
+        return name, _chained(_explicit_steps(parts, relations, reverses))
     types = _split_types(path.strip(), relations)
     pairs = zip(types, types[1:], strict=False)
     return name, _chained([_only_step(start, end, relations) for start, end in pairs])
@@ -147,16 +153,15 @@ def name_of(steps: Sequence[Step]) -> str:
     return "".join(type_[0].upper() for type_ in (steps[0].start, *(step.end for step in steps)))
 
 
-def _explicit_steps(parts: Sequence[str], relations: Sequence[EdgeType]) -> list[Step]:
+def _explicit_steps(
+    parts: Sequence[str], relations: Sequence[EdgeType], reverses: Mapping[EdgeType, EdgeType]
+) -> list[Step]:
     steps = []
     for start, arrow, end in zip(parts[0::2], parts[1::2], parts[2::2], strict=False):
         name, backward = arrow.strip("<>").strip(), arrow.startswith("<")
-        relation = (end, name, start) if backward else (start, name, end)
-        if relation not in relations:
-            raise MetapathBroken(
-                f"there is no relation {'/'.join(relation)}; there are: {_listed(relations)}"
-            )
-        steps.append(Step(relation, backward))
+        triple = (end, name, start) if backward else (start, name, end)
+        step = _step_of_triple(triple, relations, reverses)
+        steps.append(step.reverse if backward else step)
     return steps
 
 

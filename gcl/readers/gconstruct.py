@@ -50,6 +50,7 @@ from gcl.readers.hetero_columns import (
 )
 
 GIVEN = "given"
+_SUFFIXES: dict[str, FormatName] = {".csv": "csv", ".parquet": "parquet"}
 _WEIGHT = "weight"
 _CHUNK_BYTES = 1 << 20
 _ROLES = {"train": "train", "valid": "validation", "test": "test"}
@@ -226,15 +227,21 @@ class _Tables:
         for part, role in _ROLES.items():
             if (files := getattr(split, part)) is None:
                 continue
-            first = files if isinstance(files, str) else files[0]
-            form: FormatName = "csv" if PurePosixPath(first).suffix == ".csv" else "parquet"
-            where = f"split {name}, {role}"
+            where, form = f"split {name}, {role}", self._split_format(files)
             table = self._table(where, files, form, [split.id_column])
             ids = None
             if table is not None:
                 ids = attempt(self.found, where, partial(id_column, table, split.id_column, declared), None)
             parts[role] = self._no_ids(target) if ids is None else ids
         return parts
+
+    def _split_format(self, files: str | tuple[str, ...]) -> FormatName:
+        """Which the manifest has no field for: as the suffix says, else that of the target's tables."""
+        suffix = PurePosixPath(files if isinstance(files, str) else files[0]).suffix.lower()
+        if suffix in _SUFFIXES:
+            return _SUFFIXES[suffix]
+        of_target = (node.format.name for node in self.manifest.nodes if node.node_type == self.found.target)
+        return next(of_target, "parquet")
 
     def _reverses(self) -> dict[EdgeType, EdgeType]:
         """Names of reverse relations: as declared, and those that say so themselves.
@@ -257,7 +264,7 @@ class _Tables:
     def _metapath(self, entry: MetapathEntry) -> MetapathPlan:
         relations = [relation for relation in self.found.edges if relation not in self.found.reverses]
         if isinstance(entry.path, str):
-            steps = parse_metapath(entry.path, relations)[1]
+            steps = parse_metapath(entry.path, relations, self.found.reverses)[1]
         else:
             steps = steps_of_triples(entry.path, relations, self.found.reverses)
         return MetapathPlan(entry.name, steps, entry.self_loops, entry.weight, entry.max_fanout, entry.nnz)

@@ -115,6 +115,18 @@ def test_a_source_that_breaks_a_check_is_refused_with_the_rows(
     assert any(shown in row for row in found[code].sample), found[code]
 
 
+@pytest.mark.parametrize("name", ["train.CSV", "train.txt", "train*", "train.parquet", "train.PARQUET"])
+def test_files_of_splits_are_as_their_suffix_says_or_as_the_targets(name: str, tmp_path: Path) -> None:
+    split_sets = {"s": {"train": name, "test": "test.csv"}}
+    write_shop(tmp_path, more={"split_sets": split_sets}, test=b"node_id\nbob\n")
+    path = tmp_path / name.replace("*", "ing")
+    if path.suffix.lower() == ".parquet":
+        pq.write_table(pa.table({"node_id": ["ann"]}), path)
+    else:
+        path.write_bytes(b"node_id\nann\n")
+    assert [split.train.tolist() for split in opened(tmp_path).splits] == [[0]]
+
+
 def test_a_relation_of_an_undeclared_type_is_refused(tmp_path: Path) -> None:
     manifest = write_shop(tmp_path, likes=b"src_id,dst_id\nann,jazz\n")
     likes = {"relation": ["user", "likes", "band"], "format": {"name": "csv"}, "files": "likes.csv"}

@@ -47,7 +47,13 @@ def with_bought_by(folder: Path, reverse_of: list[str], *, path: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["user-item-user", [["user", "buys", "item"], ["item", "bought_by", "user"]]]
+    "path",
+    [
+        "user-item-user",
+        [["user", "buys", "item"], ["item", "bought_by", "user"]],
+        "user >buys> item >bought_by> user",
+        "user <bought_by< item <buys< user",
+    ],
 )
 def test_a_reverse_name_is_the_relation_itself_where_the_other_is_not_there(
     path: Any, tmp_path: Path

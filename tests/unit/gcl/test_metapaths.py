@@ -272,6 +272,16 @@ def test_reverse_relations_go_by_their_names() -> None:
         steps_of_triples([("paper", "rev_reads", "author")], RELATIONS, {})
 
 
+@pytest.mark.parametrize("reverse", ["rev_writes", "writes-rev", "written_by"])
+def test_reverse_names_walk_backward_in_written_paths_too(reverse: str) -> None:
+    declared = {("paper", "written_by", "author"): WRITES}
+    there_and_back = parse_metapath("author-paper-author", RELATIONS)
+    for text in (f"author >writes> paper >{reverse}> author", f"author <{reverse}< paper <writes< author"):
+        assert parse_metapath(text, RELATIONS, declared) == there_and_back
+    with pytest.raises(MetapathBroken, match="no relation author/rev_writes/paper; there are: author/writes"):
+        parse_metapath("author >rev_writes> paper", RELATIONS)
+
+
 def test_configuration_chooses_among_the_sources_own_and_adds_to_them() -> None:
     apa = MetapathPlan("APA", parse_metapath("author-paper-author", RELATIONS)[1], max_fanout=4, nnz=7)
     config = MetapathsConfig(paths=("APA", "author-paper-venue-paper-author"), weight="count")

@@ -319,7 +319,8 @@ class Method(nn.Module, ABC):
             ValueError: an input it declares is missing, or labels it does not declare are present.
         """
         if data.num_nodes < self.min_num_nodes:
-            raise NotDefined(f"{self.name} needs at least {self.min_num_nodes} nodes, not {data.num_nodes}")
+            rows = "graphs" if "collection" in self.inputs else "nodes"
+            raise NotDefined(f"{self.name} needs at least {self.min_num_nodes} {rows}, not {data.num_nodes}")
         if "smoothed" in self.inputs and data.x_NF is None:
             raise ValueError(f"{self.name} reads smoothed rows, and none were given")
         if "graph" in self.inputs and data.graph is None:

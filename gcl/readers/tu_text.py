@@ -124,7 +124,9 @@ def _labels(file: TextFile, num_graphs: int) -> tuple[np.ndarray, np.ndarray]:
     given = file.read().replace("\r\n", "\n").removesuffix("\n").split("\n")
     lines += [""] * max(0, min(num_graphs, len(given)) - len(lines))
     is_known_G = np.array([is_label(line) for line in lines], bool)
-    filled = [line if known else "0" for line, known in zip(lines, is_known_G, strict=True)]
+    # Integers with gaps are floats to pandas, which writes 1.0 for 1 and nothing for a gap.
+    whole = [line.strip().removesuffix(".0") for line in lines]
+    filled = [line if known else "0" for line, known in zip(whole, is_known_G, strict=True)]
     return integer_table(file, num_columns=1, lines=filled)[:, 0], is_known_G
 
 

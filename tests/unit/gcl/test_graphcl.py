@@ -344,6 +344,11 @@ def test_released_self_loops_count_in_embeddings_too():
 
 
 def test_one_graph_and_no_features_are_not_defined():
+    one = make_data("graphcl").collection.take(np.array([0]))
+    with pytest.raises(NotDefined, match="graphcl needs at least 2 graphs, not 1"):
+        train(
+            make_method(GraphClConfig(**GIN)), TrainingData(1, collection=one), TrainConfig(epochs=1), seed=0
+        )
     with pytest.raises(NotDefined, match="reads a collection of graphs, and these data are one graph"):
         train(make_method(GraphClConfig(**GIN)), TrainingData(9), TrainConfig(epochs=1), seed=0)
     with pytest.raises(NotDefined, match=r"node features: set dataset\.node_features"):

@@ -121,6 +121,8 @@ def test_blank_ends_of_the_labels_are_no_further_graphs(tmp_path: Path) -> None:
         assert collection.num_graphs == 3
         assert labels.y_N.tolist() == [1, 0, -1]
     assert read(tu_text(tmp_path, graph_labels="?\n?\n?\n"))[1] is None, "none has a label"
+    by_pandas = read(tu_text(tmp_path, graph_labels="1.0\n\n-1.0\n"))[1]
+    assert (by_pandas.y_N.tolist(), by_pandas.class_names) == ([1, -1, 0], ("-1", "1"))
     with pytest.raises(SourceUnreadable, match=r"indicator.txt, line 5: graph 3, .* 2 lines"):
         read(tu_text(tmp_path, graph_labels="1\n-1\n"))
 
@@ -175,6 +177,8 @@ def lines(part: str, number: int, text: str) -> dict[str, str]:
         (lines("graph_indicator", 5, "1"), InvalidGraph, "consecutive .*indicator.txt, line 5: graph 1"),
         (lines("graph_indicator", 6, "4"), SourceUnreadable, "indicator.txt, line 6: graph 4, .* 3 lines"),
         (lines("graph_indicator", 6, "a"), SourceUnreadable, "indicator.txt, line 6: expected 1 integers"),
+        (lines("graph_labels", 2, "1.5"), SourceUnreadable, "graph_labels.txt, line 2: expected 1 integers"),
+        (lines("graph_labels", 2, ".0"), SourceUnreadable, "graph_labels.txt, line 2: expected 1 integers"),
         (lines("graph_labels", 2, "yes"), SourceUnreadable, "graph_labels.txt, line 2: expected 1 integers"),
         (lines("node_labels", 4, "1, 2"), SourceUnreadable, "node_labels.txt, line 4: expected 1 integers"),
         ({"node_labels": "0\n0\n"}, SourceUnreadable, "node_labels.txt: 2 lines for 6 nodes"),

@@ -103,7 +103,7 @@ def _notes(state: PipelineState) -> list[str]:
     for kind in ("model", "clusters", "metrics"):
         if kind in state.artifacts:
             notes += read_metadata(state.store.path(state.artifacts[kind])).get("notes", [])
-    return notes
+    return notes + [note for report in state.reports for note in report.notes]
 
 
 def replace_file(path: Path, content: bytes) -> None:

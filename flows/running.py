@@ -136,6 +136,7 @@ def merge_records(records: Sequence[RunRecord]) -> RunRecord:
             "metrics": over_seeds([record.metrics for record in records]),
             "validation_metrics": over_seeds([record.validation_metrics for record in records]),
             "oracle_metrics": over_seeds([record.oracle_metrics for record in records]),
+            "notes": list(dict.fromkeys(note for record in records for note in record.notes)),
         }
     )
 

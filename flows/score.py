@@ -251,7 +251,7 @@ def _record(
         nodes=nodes,
         **{name: facts[name] for name in ScoreRecord.model_fields if name.startswith("num_")},
         shift=tuple(ShiftRow.model_validate(row) for row in read_rows(folder / "shift.parquet")),
-        notes=tuple(facts["notes"]),
+        notes=(*facts["notes"], *(note for report in reports for note in report.notes)),
         stages=tuple(stage_entry(report) for report in reports),
         store=store.address,
         versions=versions(),

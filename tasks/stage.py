@@ -63,6 +63,7 @@ class StageReport(BaseModel):
         seconds: wall time of this run's part of it.
         peak_rss_bytes: peak anonymous memory of the process tree while it ran.
         opened: kinds of the artifacts it was made from.
+        notes: what a reader of the run must know of this stage, and no artifact says.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -76,6 +77,7 @@ class StageReport(BaseModel):
     artifacts: dict[str, Artifact]
     contracts: ContractSummary
     opened: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -220,7 +222,20 @@ class Stage:
             artifacts=manifest.artifacts,
             contracts=manifest.contracts,
             opened=tuple(request.inputs),
+            notes=self._exceeded(request, memory.num_bytes) if state == "ran" else (),
         )
+
+    def _exceeded(self, request: StageRequest, peak_bytes: int) -> tuple[str, ...]:
+        """A note, and a warning, where it has taken more memory than it was to take."""
+        limit = request.memory_limit
+        if limit is None or peak_bytes <= limit:
+            return ()
+        note = (
+            f"stage {self.name} took {peak_bytes / 1e6:,.0f} MB of memory at its peak, and memory_limit "
+            f"allows {limit / 1e6:,.0f} MB"
+        )
+        logger.warning("%s", note)
+        return (note,)
 
     def _reason(self, request: StageRequest, store: Store, *, known: Manifest | None, was_there: bool) -> str:
         if request.refresh:

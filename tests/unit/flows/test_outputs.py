@@ -12,10 +12,13 @@ from prefect.logging import disable_run_logger
 from data_contracts.errors import ContractNotEvaluated
 from flows import outputs, pipeline
 from flows.config import ConfigurationError
-from flows.outputs import _turn, export_run, replace_file
+from flows.outputs import _turn, export_run, replace_file, run_record
 from flows.record import RunRecord
+from flows.wiring import PipelineState
+from tasks.artifact import ContractSummary
 from tasks.errors import StoreUnusable
 from tasks.regression import Comparison, RunRegressed
+from tasks.stage import StageReport
 from tasks.store import Store
 from tests.tiny_runs import key_of, publish, tiny
 
@@ -113,6 +116,19 @@ def test_a_scheduled_run_that_regresses_keeps_its_results_beside_the_failure(
     fail_with(monkeypatch, RuntimeError(), "nowhere")
     run(out, store=tmp_path / "store", series="nightly")
     assert (out / "run.json").exists() and not (out / "failure.json").exists()
+
+
+def test_the_record_has_the_notes_of_artifacts_and_of_stages(tmp_path: Path) -> None:
+    config, store = tiny(), Store(tmp_path / "store")
+    files = {"clusters/metadata.json": b'{"notes": ["of its clusters"]}'}
+    artifacts = publish(store, "cluster", key_of("c"), files).artifacts
+    report = StageReport(
+        stage="cluster", state="ran", reason="", key=key_of("c"), seconds=1.0, peak_rss_bytes=2,
+        artifacts=artifacts, contracts=ContractSummary(passed=0), notes=("of its memory",),
+    )  # fmt: skip
+    record = run_record(PipelineState(config, store, artifacts=artifacts, reports=[report]), preset=None)
+    assert record.notes == ["of its clusters", "of its memory"]
+    assert record.stages[0]["notes"] == ["of its memory"]
 
 
 @pytest.mark.parametrize("call", range(2))

@@ -66,6 +66,7 @@ def test_merged_records_keep_every_seed_and_stage() -> None:
             config={}, seeds=(seed,), versions={}, device="cpu", machine={}, store="s",
             stages=[{"stage": "train", "seed": seed}], metrics=[metric(float(seed))],
             oracle_metrics=[metric(10.0 + seed, protocol="kmeans-oracle", split="oracle")],
+            notes=["of every seed", f"of seed {seed}"],
         )
         for seed in (1, 2)
     ]  # fmt: skip
@@ -75,6 +76,7 @@ def test_merged_records_keep_every_seed_and_stage() -> None:
     assert merged.metrics[0].value == 1.5
     assert len(merged.metrics) == len(merged.oracle_metrics) == 1
     assert (merged.oracle_metrics[0].value, merged.oracle_metrics[0].n) == (11.5, 2)
+    assert merged.notes == ["of every seed", "of seed 1", "of seed 2"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

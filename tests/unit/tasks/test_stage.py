@@ -215,6 +215,33 @@ def test_a_store_of_many_data_sets_explains_a_run_by_the_most_similar_one(
     assert reason(seed=2, data="one") == "changed since the most similar run: facts.seed 1 -> 2"
 
 
+@pytest.mark.parametrize(("limit", "is_told"), [(50_000_000, True), (10**12, False), (None, False)])
+def test_a_stage_that_took_more_than_its_limit_says_so(
+    limit: int | None,
+    is_told: bool,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    import tasks.orchestrate
+
+    computed = stage(body)
+    request = computed.request(Nothing(), store=store, inputs={}, memory_limit=limit)
+
+    def call(*_: object, **__: object) -> tuple[object, bool]:
+        return computed.execute(request, store), True
+
+    monkeypatch.setattr(tasks.orchestrate, "call_stage", call)
+    report = computed.run(request, store)
+    assert len(report.notes) == is_told
+    for note in report.notes:
+        took = round(report.peak_rss_bytes / 1e6)
+        assert note == f"stage smooth took {took:,} MB of memory at its peak, and memory_limit allows 50 MB"
+        assert note in caplog.text
+    again = computed.run(request, store)
+    assert (again.state, again.notes) == ("cached", ()), "it computed nothing"
+
+
 @pytest.mark.parametrize(
     ("kind", "num_nodes", "is_judged"),
     [("embeddings", 50, True), ("embeddings", 49, False), ("controls", 50, False)],

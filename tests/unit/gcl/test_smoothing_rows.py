@@ -9,6 +9,7 @@ from gcl.feature_rows import FeatureRows
 from gcl.graph import Graph
 from gcl.smoothing import SmoothingConfig, smooth_features
 from gcl.smoothing_rows import require_row_wise, smooth_rows
+from gcl.workspace import Workspace
 
 
 def ring(num_nodes: int = 300, num_features: int = 7) -> Graph:
@@ -93,6 +94,32 @@ def test_attributes_may_be_streamed_and_wider_than_a_block():
     rows_R = np.array([0, 69, 70, 299])
     found = smooth_rows(bare, config, rows_R, attributes=streamed)
     np.testing.assert_array_equal(found, smooth_features(graph, config, seed=0).x_NF[rows_R])
+
+
+@pytest.mark.parametrize("is_weighted", [False, True])
+@pytest.mark.parametrize("columns", [1, 3])
+def test_narrow_blocks_and_few_edges_at_a_time_change_no_byte(columns, is_weighted, monkeypatch, tmp_path):
+    graph = ring()
+    if is_weighted:
+        weight_E = (1 + np.arange(graph.num_edges) % 5).astype(np.float32)
+        graph = Graph(graph.num_nodes, graph.src_E, graph.dst_E, graph.x_NF, weight_E)
+    config, rows_R = SmoothingConfig(num_steps=4, normalise_output="l2"), np.array([3, 10, 11, 200])
+    expected = smooth_features(graph, config, seed=0).x_NF[rows_R]
+    widths, filter_blocks = set(), module._filter
+
+    def watched(csr, hop_N, x, out, *given, **options):
+        widths.update(x_Mc.shape[1] for x_Mc in x.arrays)
+        return filter_blocks(csr, hop_N, x, out, *given, **options)
+
+    monkeypatch.setattr(module, "_filter", watched)
+    monkeypatch.setattr(module, "_held_by_steps", lambda *_: 0)
+    monkeypatch.setattr(module, "_EDGES_AT_A_TIME", 4)
+    ball = 9 + 10 + 9  # around 3, around 10 and 11, around 200; nodes 6 and 7 are in two of them
+    limit = module.NUM_COPIES * 4 * (ball - 2) * columns
+    limited = {"memory_limit": limit, "held_bytes": 0, "workspace": Workspace(tmp_path)}
+    found = smooth_rows(graph, config, rows_R, **limited)
+    np.testing.assert_array_equal(found, expected)
+    assert max(widths) == columns
 
 
 def test_no_rows_are_an_empty_matrix():

@@ -140,7 +140,7 @@ def score(
         opened = open_store(store)
         found = find_model(opened, model, path=None if path is None else Path(path))
         require_one_graph(found)
-        require_inductive(found.settings.method.name, found.settings.smooth)
+        require_inductive(found.settings.method, found.settings.smooth)
         which = _which(nodes)
         reports: list[StageReport] = []
         artifacts: dict[str, Artifact] = dict(found.artifacts)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gcl.feature_rows import FeatureRows, standardised
 from gcl.features import normalise_rows
 from gcl.graph import Graph
 from gcl.methods.configs.graphs import GraphEncoderConfig
@@ -30,10 +31,13 @@ class NodeFeatures:
     """
 
     def __init__(self, graph: Graph, *, normalise: str = "none", device: torch.device | str = "cpu") -> None:
-        """Take the features of `graph`, which must have some, to `device`."""
+        """Take the features of `graph`, which must have some, to `device`; rows or columns normalised."""
         if graph.x_NF is None:
             raise ValueError("the graph has no features")
-        x_NF = normalise_rows(graph.x_NF, normalise)  # type: ignore[arg-type]
+        if normalise == "columns":
+            x_NF = standardised(FeatureRows.of(graph.x_NF)).whole()
+        else:
+            x_NF = normalise_rows(graph.x_NF, normalise)  # type: ignore[arg-type]
         self.num_nodes, self.num_features = x_NF.shape
         self.is_sparse = isinstance(x_NF, sp.csr_matrix)
         if isinstance(x_NF, sp.csr_matrix):

@@ -90,11 +90,20 @@ def _dense_blocks(x_BF: Features) -> Iterator[np.ndarray]:
         yield np.asarray(x_BF[rows].toarray(order="C"), np.float32)
 
 
-def _room(workspace: Workspace, num_rows: int, ranges: Sequence[tuple[int, int]]) -> list[np.ndarray]:
-    """Arrays for the blocks, cut from one: what they take together decides where it lies, not their width."""
+def column_blocks(ranges: Sequence[tuple[int, int]], num_rows: int, workspace: Workspace) -> ColumnBlocks:
+    """Uninitialised blocks, cut from one array: what they hold together decides where it lies.
+
+    Args:
+        ranges: first and last + 1 column of each block, in order.
+        num_rows: of each.
+        workspace: where the array is put.
+    """
     whole = workspace.empty((num_rows * (ranges[-1][1] if ranges else 0),))
-    cuts = [slice(num_rows * first, num_rows * last) for first, last in ranges]
-    return [whole[cut].reshape(num_rows, -1) for cut in cuts]
+    parts = [whole[num_rows * first : num_rows * last] for first, last in ranges]
+    widths = [last - first for first, last in ranges]
+    return ColumnBlocks(
+        ranges, [part.reshape(num_rows, width) for part, width in zip(parts, widths, strict=True)]
+    )
 
 
 def map_in_process(function: Callable[[Block], str], blocks: Sequence[Block]) -> list[str]:
@@ -113,11 +122,10 @@ def smooth_in_process(
         The smoothed blocks, and the largest magnitude of what was smoothed.
     """
     indptr, indices, weight_E = csr
-    arrays = _room(workspace, rows.shape[0], ranges)
-    blocks = ColumnBlocks(ranges, arrays)
+    blocks = column_blocks(ranges, rows.shape[0], workspace)
     largest = blocks.fill(rows)
     propagation = Propagation(indptr, indices, weight_E=weight_E, backend=plan.backend, device=plan.device)
-    for array_Nc in arrays:
+    for array_Nc in blocks.arrays:
         # A copy: random reads are slower from the pages of a file.
         array_Nc[...] = _filter_block(propagation, np.array(array_Nc), plan)
     return blocks, largest
@@ -144,12 +152,11 @@ def push_in_process(
 
     from gcl.bidirectional import push_filter
 
-    arrays = _room(workspace, rows.shape[0], ranges)
-    blocks, left_out = ColumnBlocks(ranges, arrays), 0.0
+    blocks, left_out = column_blocks(ranges, rows.shape[0], workspace), 0.0
     largest = blocks.fill(rows)
     degree_N = out_degrees(csr[0], csr[2])
     widest = float(effective_degrees(degree_N).max(initial=1.0)) ** plan.convolution
-    for array_Nc in arrays:
+    for array_Nc in blocks.arrays:
         pushed = push_filter(
             array_Nc,
             csr,

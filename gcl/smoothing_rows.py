@@ -13,7 +13,7 @@ Shape legend: N nodes, R wanted rows, M nodes of a ball, B nodes of the next sma
 c columns of one block.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -40,7 +40,7 @@ from gcl.smoothing import (
     prepared_rows,
     smooth_features,
 )
-from gcl.smoothing_blocks import ColumnBlocks
+from gcl.smoothing_blocks import ColumnBlocks, column_blocks
 from gcl.workspace import MEMORY, Workspace, row_slices
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def smooth_rows(
     ranges = _ranges(width, len(ball_M), budget if memory_limit is None else memory_limit - besides)
     # Under a limit the ball's features are not among what may lie in memory.
     placed = workspace if memory_limit is None else Workspace(workspace.folder, in_memory_bytes=0)
-    x, out = (_column_blocks(ranges, num_rows, placed) for num_rows in (len(ball_M), len(rows_R)))
+    x, out = (column_blocks(ranges, num_rows, placed) for num_rows in (len(ball_M), len(rows_R)))
     x.fill(FeatureRows((len(ball_M), width), lambda: _taken(prepared.blocks(), ball_M)))
     backend = resolve_backend(propagation_backend, "cpu")
     _filter(csr, hop_N, x, out, weights, config.convolution, backend=backend, workspace=placed)
@@ -188,18 +188,6 @@ def _ranges(num_columns: int, num_rows: int, budget: int) -> list[tuple[int, int
     """First and last + 1 column of each block: as wide as the budget allows, one column at the least."""
     width = max(min(BLOCK_COLUMNS, budget // (NUM_COPIES * 4 * max(num_rows, 1))), 1)
     return [(first, min(first + width, num_columns)) for first in range(0, num_columns, width)]
-
-
-def _column_blocks(ranges: Sequence[tuple[int, int]], num_rows: int, workspace: Workspace) -> ColumnBlocks:
-    """Blocks of columns side by side in one array: many small ones would all lie in memory."""
-    values = workspace.empty((num_rows * (ranges[-1][1] if ranges else 0),))
-    return ColumnBlocks(
-        ranges,
-        [
-            values[num_rows * first : num_rows * last].reshape(num_rows, last - first)
-            for first, last in ranges
-        ],
-    )
 
 
 def _edge_blocks(indptr: np.ndarray, rows_B: np.ndarray) -> Iterator[np.ndarray]:

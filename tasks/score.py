@@ -13,6 +13,7 @@ from gcl.config import Config, operational
 from gcl.errors import UnsuitableSetting
 from gcl.evaluation.embedding_shift import ShiftConfig, measure_shift, nearest, training_region
 from gcl.methods import method_class
+from gcl.methods.configs import MethodConfig
 from gcl.random import numpy_generator
 from gcl.smoothing import NUM_BUFFERS, SmoothingConfig
 from gcl.smoothing_rows import STEP_EDGE_BYTES, require_row_wise, smooth_rows
@@ -94,26 +95,31 @@ def score(work: Work, config: ScoreStageConfig) -> None:
     )
 
 
-def require_inductive(method: str, smooth: SmoothingConfig) -> None:
+def require_inductive(method: MethodConfig, smooth: SmoothingConfig) -> None:
     """Refuse a model that has nothing to say of nodes it was not trained on.
 
     Args:
-        method: its method's name.
+        method: its method.
         smooth: the filter of its run.
 
     Raises:
         UnsuitableSetting: weights of single nodes, or rows that depend on the whole training matrix.
     """
-    declared = method_class(method)
+    declared = method_class(method.name)
     if declared.is_transductive:
         raise UnsuitableSetting(
-            f"method {method} has weights for each node it was trained on and embeds no others: score with a "
-            "model of another, such as dmat_i or grace"
+            f"method {method.name} has weights for each node it was trained on and embeds no others: score "
+            "with a model of another, such as dmat_i or grace"
         )
     if "collection" in declared.inputs:
         raise UnsuitableSetting(
-            f"method {method} embeds whole graphs, and scoring embeds the nodes of one: run the pipeline on "
-            "a collection that has the new graphs too"
+            f"method {method.name} embeds whole graphs, and scoring embeds the nodes of one: run "
+            "the pipeline on a collection that has the new graphs too"
+        )
+    if getattr(method, "normalise_input", None) == "columns":
+        raise UnsuitableSetting(
+            "method.normalise_input=columns depends on all nodes of training, and new nodes would get other "
+            "columns: bring the columns to one scale in the source"
         )
     if "smoothed" in declared.inputs:
         require_row_wise(smooth)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gcl.errors import NotDefined
+from gcl.feature_rows import FeatureRows, standardised
 from gcl.features import normalise_rows
 from gcl.graph import Graph
 from gcl.han_attention import Neighbours, prepare_neighbours
@@ -59,16 +60,8 @@ def _dense_features(graph: Graph, config: HgcvaeConfig) -> Tensor:
     norm = config.normalise_input
     x_NF = graph.x_NF if norm == "columns" else normalise_rows(graph.x_NF, norm)
     x_NF = x_NF.toarray() if isinstance(x_NF, sp.csr_matrix) else x_NF
-    x_NF = _standardised(x_NF) if norm == "columns" else x_NF
+    x_NF = standardised(FeatureRows.of(x_NF)).whole() if norm == "columns" else x_NF
     return torch.from_numpy(np.ascontiguousarray(x_NF, np.float32))
-
-
-def _standardised(x_NF: np.ndarray) -> np.ndarray:
-    """Columns of mean 0 and standard deviation 1; a constant one becomes 0."""
-    is_constant_F = x_NF.max(axis=0) == x_NF.min(axis=0)
-    spread_F = np.where(is_constant_F, np.inf, x_NF.std(axis=0, dtype=np.float64))
-    centred_NF: np.ndarray = x_NF - x_NF.mean(axis=0, dtype=np.float64)
-    return centred_NF / spread_F
 
 
 @dataclass(frozen=True, eq=False)

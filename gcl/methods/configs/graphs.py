@@ -26,8 +26,10 @@ class GraphEncoderConfig(EnsembleConfig):
         "relu", description="activation between layers: relu, prelu, rrelu or elu"
     )
     activate_last: bool = Field(True, description="whether the activation follows the last layer too")
-    normalise_input: Literal["none", "l1", "l2"] = Field(
-        "none", description="norm of each feature row before the encoder"
+    normalise_input: Literal["none", "l1", "l2", "columns"] = Field(
+        "none",
+        description="norm of each feature row before the encoder; columns: each column of the graph to "
+        "standard deviation 1, dense ones to mean 0, for unlike units (other nodes cannot be scored then)",
     )
     output: Literal["raw", "l2"] = Field(
         "raw", description="embeddings as the encoder gives them (raw), or rows of unit length (l2)"

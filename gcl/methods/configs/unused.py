@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from gcl.config import Config
 from gcl.methods.configs.affinity import AffinityConfig
 from gcl.methods.configs.dmat import DmtConfig
-from gcl.methods.configs.graphs import ProjectionConfig
+from gcl.methods.configs.graphs import GraphEncoderConfig, ProjectionConfig
 from gcl.methods.configs.hgcvae import HgcvaeConfig
 from gcl.methods.configs.nml_gcl import NmlGclConfig
 from gcl.methods.configs.rows import RowEncoderConfig, ViewConfig
@@ -61,7 +61,7 @@ def unused_settings(method: Config) -> list[str]:
 
 def _unused_smoothing(method: Config, smoothing: Config) -> list[str]:
     """Preparation of features that was asked for, and that a method which reads them raw does without."""
-    if not isinstance(method, HgcvaeConfig):
+    if not isinstance(method, HgcvaeConfig | GraphEncoderConfig):
         return []
     defaults, names = type(smoothing).model_fields, ["features", "num_components"]
     names += ["standardise"] if method.normalise_input != "columns" else []
@@ -70,8 +70,8 @@ def _unused_smoothing(method: Config, smoothing: Config) -> list[str]:
         return []
     advice = ": set method.normalise_input=columns" if "standardise" in changed else ""
     listed = ", ".join(f"smooth.{name}" for name in changed)
-    alone = "of use to the control smoothed alone, hgcvae reads the features as they are stored"
-    return [f"{listed}: {alone}{advice}"]
+    reads = f"{getattr(method, 'name', 'the method')} reads the features as they are stored"
+    return [f"{listed}: of use to the control smoothed alone, {reads}{advice}"]
 
 
 def _unused(method: Config) -> Iterator[tuple[str, tuple[str, ...]]]:

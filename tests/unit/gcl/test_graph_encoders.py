@@ -116,3 +116,15 @@ def test_both_directions_of_an_edge_go_together_when_asked_for(both):
     eye = torch.eye(30)
     kept = view.propagation.neighbour_sum(eye)
     assert torch.equal(kept, kept.T) == both
+
+
+@pytest.mark.parametrize("is_sparse", [False, True])
+def test_columns_of_unlike_units_come_to_one_scale(is_sparse):
+    rng = np.random.default_rng(0)
+    x_NF = np.stack([1000 * rng.random(30), 0.01 * rng.random(30), np.full(30, 7.0)], axis=1).astype("f")
+    given = sp.csr_matrix(x_NF) if is_sparse else x_NF
+    graph = Graph(30, np.arange(30), np.roll(np.arange(30), 1), x_NF=given)
+    found_NF = NodeFeatures(graph, normalise="columns").times(torch.eye(3)).numpy()
+    np.testing.assert_allclose(found_NF.std(0), [1, 1, 0], atol=1e-5)
+    if not is_sparse:
+        np.testing.assert_allclose(found_NF.mean(0), 0, atol=1e-5)

@@ -82,6 +82,9 @@ def test_preparation_that_a_method_of_raw_features_does_without_is_told():
     assert told(SmoothingConfig(normalise_output="l2")) == []
     assert told(SmoothingConfig(standardise=True), HgcvaeConfig(normalise_input="columns")) == []
     assert told(SmoothingConfig(standardise=True), DmatIConfig()) == []
+    (line,) = told(SmoothingConfig(standardise=True), GraceConfig())
+    assert line.endswith("grace reads the features as they are stored: set method.normalise_input=columns")
+    assert told(SmoothingConfig(standardise=True), NmlGclConfig(normalise_input="columns")) == []
 
 
 def test_a_fit_warns(caplog):

@@ -19,6 +19,7 @@ from gcl.checkpoint import load_weights
 from gcl.errors import UnsuitableSetting
 from gcl.evaluation.embedding_shift import ShiftConfig
 from gcl.methods.base import TrainingData
+from gcl.methods.configs import DmatIConfig, GraceConfig, GraphClConfig, HsanConfig
 from gcl.smoothing import SmoothingConfig, smooth_features
 from gcl.smoothing_rows import STEP_EDGE_BYTES, smooth_rows
 from gcl.workspace import IN_MEMORY_BYTES
@@ -229,14 +230,16 @@ def test_the_limit_of_the_models_run_narrows_what_is_smoothed(
 
 def test_transductive_methods_and_tied_preparations_are_refused() -> None:
     with pytest.raises(UnsuitableSetting, match="method hsan has weights for each node") as caught:
-        require_inductive("hsan", SmoothingConfig())
+        require_inductive(HsanConfig(), SmoothingConfig())
     with pytest.raises(UnsuitableSetting, match="graphcl embeds whole graphs"):
-        require_inductive("graphcl", SmoothingConfig())
+        require_inductive(GraphClConfig(), SmoothingConfig())
     assert "\n" not in str(caught.value)
     tied = SmoothingConfig(standardise=True)
     with pytest.raises(UnsuitableSetting, match=r"smooth\.standardise"):
-        require_inductive("dmat_i", tied)
-    require_inductive("grace", tied)  # which never reads the smoothed rows
+        require_inductive(DmatIConfig(), tied)
+    require_inductive(GraceConfig(), tied)  # which never reads the smoothed rows
+    with pytest.raises(UnsuitableSetting, match=r"method\.normalise_input=columns"):
+        require_inductive(GraceConfig(normalise_input="columns"), SmoothingConfig())
 
 
 def test_bounds_and_filter_are_part_of_the_key_and_folders_are_not(

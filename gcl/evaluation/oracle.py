@@ -63,7 +63,7 @@ def label_oracle(
             raise ValueError(f"a check of {len(z_NK)} nodes for {len(labels.y_N)} labels")
         points_MK = take_rows(z_NK, nodes)
         for name in config.oracle_starts:
-            cluster_M = _PARTITION[name](points_MK, len(classes), config, derive_seed(seed, f"{name}-oracle"))
+            cluster_M = _PARTITION[name](points_MK, len(classes), config, seed, epoch)
             scored.setdefault(f"{name}-oracle", []).append((epoch, cluster_scores(cluster_M, y_M)))
     if not scored:
         raise NotDefined("the run took no checks")
@@ -83,16 +83,24 @@ def label_oracle(
     return Oracle(epochs, num_checks, [replace(row, n=num_checks) for row in rows])
 
 
-def _as_kmeans_final(z_MK: np.ndarray, num_clusters: int, config: EvaluateConfig, seed: int) -> np.ndarray:
-    (cluster_M,) = kmeans_partitions(unit_rows(z_MK), num_clusters, config, seeds=[seed])
+def _as_kmeans_final(
+    z_MK: np.ndarray, num_clusters: int, config: EvaluateConfig, seed: int, epoch: int
+) -> np.ndarray:
+    seeds = [derive_seed(seed, "kmeans-oracle")]
+    (cluster_M,) = kmeans_partitions(unit_rows(z_MK), num_clusters, config, seeds=seeds)
     return cluster_M
 
 
-def _as_released(z_MK: np.ndarray, num_clusters: int, config: EvaluateConfig, seed: int) -> np.ndarray:
-    return fit_legacy_kmeans(z_MK, num_clusters, seed=seed).cluster_N
+def _as_released(
+    z_MK: np.ndarray, num_clusters: int, config: EvaluateConfig, seed: int, epoch: int
+) -> np.ndarray:
+    # Draws of its own at each check, or the labels would have one start to choose and not as many as checks.
+    return fit_legacy_kmeans(
+        z_MK, num_clusters, seed=derive_seed(seed, "legacy_kmeans-oracle", epoch)
+    ).cluster_N
 
 
-_PARTITION: dict[str, Callable[[np.ndarray, int, EvaluateConfig, int], np.ndarray]] = {
+_PARTITION: dict[str, Callable[[np.ndarray, int, EvaluateConfig, int, int], np.ndarray]] = {
     "kmeans": _as_kmeans_final,
     "legacy_kmeans": _as_released,
 }

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from gcl.clustering.legacy_kmeans import fit_legacy_kmeans
 from gcl.errors import NotDefined
 from gcl.evaluation import EvaluateConfig, EvaluationInputs, evaluate_embeddings
 from gcl.evaluation.oracle import label_oracle
@@ -57,6 +58,18 @@ def test_single_starts_on_rows_as_they_are_have_a_protocol_of_their_own():
         for name in config.oracle_starts
     )
     assert kmeans.rows[0].value > 0.95 > 0.8 > legacy.rows[0].value, "lengths count for the one alone"
+
+
+def test_each_check_has_a_single_start_of_its_own(monkeypatch):
+    seeds = []
+
+    def spy(z_MK, num_clusters, *, seed):
+        seeds.append(seed)
+        return fit_legacy_kmeans(z_MK, num_clusters, seed=seed)
+
+    monkeypatch.setattr("gcl.evaluation.oracle.fit_legacy_kmeans", spy)
+    label_oracle(CHECKS, LABELS, CONFIG.model_copy(update={"oracle_starts": ("legacy_kmeans",)}), seed=0)
+    assert len(set(seeds)) == len(CHECKS)
 
 
 @pytest.mark.parametrize("starts", [(), ("kmeans", "kmeans"), ("spectral",)])

@@ -69,6 +69,7 @@ def other_values(field: FieldInfo, value: Any) -> Iterator[Any]:
             v for v in (value + 1, value - 1, value * 2, value / 2, (value + low) / 2, (value + high) / 2)
         )
     elif isinstance(value, tuple) and value:
+        yield from ((choice,) for choice in literals(field.annotation) if (choice,) != value)
         yield from (value[:-1], (*value, value[-1] * 2), ("feature_mask", "entry_dropout"), ("kmeans-final",))
     yield from ("something", 7, 0.25, 2**29, True, ["public"], [0.5, 0.5], 3)
 

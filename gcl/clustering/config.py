@@ -92,6 +92,12 @@ class ClusterConfig(Config):
     )
     num_neighbours: int = Field(15, ge=1, le=1000, description="edges a node in the nearest-neighbour graph")
     resolution: float = Field(1.0, gt=0, le=1000, description="leiden: larger gives more, smaller clusters")
+    consensus_clustering: Literal["kmeans", "legacy_kmeans"] = Field(
+        "kmeans",
+        description="consensus: how each check is clustered. kmeans: the best of num_restarts starts; "
+        "legacy_kmeans: one start by total distance, as released codes of deep graph clustering make it: "
+        "partitions that differ more, of which the consensus can keep what they share",
+    )
     consensus_linkage: Literal["spectral", "average"] = Field(
         "spectral",
         description="consensus: how the share of checks in which two nodes are together is cut into K "

@@ -1,5 +1,6 @@
 """Embeddings -> clusters: choose the algorithm and K, fit, order the ids, measure stability."""
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
@@ -17,6 +18,7 @@ from gcl.clustering.geometry import (
     soft_membership,
     unit_rows,
 )
+from gcl.clustering.legacy_kmeans import fit_legacy_kmeans
 from gcl.clustering.leiden import leiden_partition, nearest_neighbour_graph, neighbour_membership
 from gcl.clustering.partition import (
     adjusted_rand_index,
@@ -221,7 +223,8 @@ def _consensus_clustering(
     order, notes = stable_order(found.cluster_N, centroid_KD), []
     if len(order) < num_clusters:
         notes.append(f"{num_clusters} clusters asked, {len(order)} found: the checks tell no more apart")
-    notes.append(f"clusters are the consensus of {len(partitions)} checks of the run")
+    single = ", each clustered from a single start" * (config.consensus_clustering == "legacy_kmeans")
+    notes.append(f"clusters are the consensus of {len(partitions)} checks of the run{single}")
     cluster_N = _renamed(found.cluster_N, order)
     agreement = [adjusted_rand_index(cluster_N, one_N) for one_N in partitions]
     stability = _finite(
@@ -246,14 +249,20 @@ def _consensus_clustering(
 def _check_partition(
     check_NK: np.ndarray, num_clusters: int, config: ClusterConfig, *, seed: int, workspace: Workspace
 ) -> np.ndarray:
-    """The clusters of one check; every check gets the same starts, so their order plays no part.
+    """The clusters of one check; their order plays no part, as starts depend on the seed, or on the bytes.
 
     Ids are of the least type that holds them: there may be many checks of many nodes.
     """
     points_NK = checked_embeddings(check_NK)
     points_NK = unit_rows(points_NK, workspace=workspace) if config.normalise else points_NK
-    one = derive_seed(seed, "check")
-    fit = fit_once(points_NK, num_clusters, config, seed=one, workspace=workspace)
+    if config.consensus_clustering == "legacy_kmeans":
+        # A start of its own for each check: one for all would be one opinion asked again and again.
+        digest = int.from_bytes(hashlib.sha256(points_NK.data).digest()[:8], "big")
+        single = derive_seed(seed, "check", digest)
+        fit = fit_legacy_kmeans(points_NK, num_clusters, seed=single)
+    else:
+        one = derive_seed(seed, "check")
+        fit = fit_once(points_NK, num_clusters, config, seed=one, workspace=workspace)
     return fit.cluster_N.astype(np.min_scalar_type(num_clusters))
 
 

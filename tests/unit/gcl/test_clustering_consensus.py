@@ -8,6 +8,7 @@ from gcl.clustering.consensus import (
     coassociation_embedding,
     find_consensus,
 )
+from gcl.clustering.legacy_kmeans import fit_legacy_kmeans
 from gcl.clustering.partition import adjusted_rand_index
 from gcl.errors import UnsuitableSetting
 from gcl.workspace import Workspace
@@ -173,6 +174,29 @@ def test_clusters_of_checks_are_complete_and_deterministic():
     assert first.notes == ["clusters are the consensus of 4 checks of the run"]
     last = cluster_embeddings(checks[-1], ClusterConfig(num_clusters=3), seed=0)
     assert adjusted_rand_index(first.cluster_N, y_N) > adjusted_rand_index(last.cluster_N, y_N)
+
+
+def test_single_starts_differ_from_check_to_check_and_not_with_their_order(monkeypatch):
+    checks, y_N = planted_checks()
+    config = ClusterConfig(algorithm="consensus", num_clusters=3, consensus_clustering="legacy_kmeans")
+    seeds = []
+
+    def spy(z_NK, num_clusters, *, seed):
+        seeds.append(seed)
+        return fit_legacy_kmeans(z_NK, num_clusters, seed=seed)
+
+    monkeypatch.setattr("gcl.clustering.fit.fit_legacy_kmeans", spy)
+    first, second = (
+        cluster_embeddings(checks[-1], config, seed=0, checks=order) for order in (checks, checks[::-1])
+    )
+    assert len(set(seeds)) == len(checks) and seeds == seeds[: len(checks)] + seeds[len(checks) - 1 :: -1]
+    for name in ("cluster_N", "confidence_N", "membership_NK", "centroid_KD"):
+        assert getattr(first, name).tobytes() == getattr(second, name).tobytes()
+    (note,) = first.notes
+    assert note.endswith("4 checks of the run, each clustered from a single start")
+    assert adjusted_rand_index(first.cluster_N, y_N) > 0.5
+    cluster_embeddings(checks[-1], config, seed=1, checks=checks)
+    assert not set(seeds[-len(checks) :]) & set(seeds[: len(checks)])
 
 
 def test_number_of_clusters_is_settled_on_the_last_embeddings():

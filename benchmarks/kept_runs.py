@@ -29,7 +29,8 @@ def title(run: Record) -> str:
     """The method as it was configured, and what the run's name adds to data set and method."""
     dataset, method = run["config"]["dataset"]["name"], run["config"]["method"]
     rest = run["name"].removeprefix(f"{dataset}-").removeprefix(method["name"]).strip("-_ ")
-    return _described(method) + (f" ({rest})" if rest else "")
+    words = rest.replace("-", ", ").replace("_", " ")
+    return _described(method) + (f" ({words})" if words else "")
 
 
 def _described(method: Record) -> str:
@@ -57,7 +58,8 @@ def with_raw_controls(run: Record, measured: Record) -> Record:
     """
     dataset = run["config"]["dataset"]["name"]
     found = measured.get(dataset) if run.get("preset") == f"{dataset}-clustering" else None
-    if found is None or has_raw_controls(run) or found["seeds"] != run["seeds"]:
+    has_final = any(row["protocol"] == "kmeans-final" for row in run["metrics"])
+    if found is None or not has_final or has_raw_controls(run) or found["seeds"] != run["seeds"]:
         return run
     rows = [row for row in found["controls"] if row["protocol"] == "kmeans-raw"]
     note = f"the controls under kmeans-raw were measured later, without training: `{found['command']}`"

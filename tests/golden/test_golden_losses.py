@@ -124,6 +124,15 @@ def losses(config):
     return [{name: value for name, value in terms.items() if "loss" in name} for terms in history]
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Products round otherwise on several threads, and a weight that flips moves all that follows."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def test_every_method_has_a_golden_row():
     assert {config.name for config in SETTINGS.values()} == set(METHODS)
     assert set(json.loads(GOLDEN.read_text())) == set(SETTINGS)

@@ -92,11 +92,11 @@ class ClusterConfig(Config):
     )
     num_neighbours: int = Field(15, ge=1, le=1000, description="edges a node in the nearest-neighbour graph")
     resolution: float = Field(1.0, gt=0, le=1000, description="leiden: larger gives more, smaller clusters")
-    consensus_clustering: Literal["kmeans", "legacy_kmeans"] = Field(
+    consensus_clustering: Literal["kmeans", "legacy_kmeans", "both"] = Field(
         "kmeans",
         description="consensus: how each check is clustered. kmeans: the best of num_restarts starts; "
-        "legacy_kmeans: one start by total distance, as released codes of deep graph clustering make it: "
-        "partitions that differ more, of which the consensus can keep what they share",
+        "legacy_kmeans: one start by total distance, as released codes of deep graph clustering make it, "
+        "worse and more varied; both: a partition of either kind a check",
     )
     consensus_linkage: Literal["spectral", "average"] = Field(
         "spectral",

@@ -1,7 +1,7 @@
 """Embeddings -> clusters: choose the algorithm and K, fit, order the ids, measure stability."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -189,6 +189,13 @@ def _settle_num_clusters(
     return chosen, evidence, notes
 
 
+_WAYS = {
+    "kmeans": "",
+    "legacy_kmeans": ", each clustered from a single start",
+    "both": ", each clustered from several starts and from a single one",
+}
+
+
 def _consensus_clustering(
     z_ND: np.ndarray,
     num_clusters: int,
@@ -200,8 +207,9 @@ def _consensus_clustering(
 ) -> Clustering:
     """Cluster every check alike, then cut what they agree on; K was settled on the last embeddings."""
     partitions = [
-        _check_partition(check_NK, num_clusters, config, seed=seed, workspace=workspace)
+        cluster_N
         for check_NK in checks
+        for cluster_N in _check_partitions(check_NK, num_clusters, config, seed=seed, workspace=workspace)
     ]
     if not partitions:
         raise UnsuitableSetting(
@@ -223,8 +231,9 @@ def _consensus_clustering(
     order, notes = stable_order(found.cluster_N, centroid_KD), []
     if len(order) < num_clusters:
         notes.append(f"{num_clusters} clusters asked, {len(order)} found: the checks tell no more apart")
-    single = ", each clustered from a single start" * (config.consensus_clustering == "legacy_kmeans")
-    notes.append(f"clusters are the consensus of {len(partitions)} checks of the run{single}")
+    way = config.consensus_clustering
+    num_checks = len(partitions) // (2 if way == "both" else 1)
+    notes.append(f"clusters are the consensus of {num_checks} checks of the run" + _WAYS[way])
     cluster_N = _renamed(found.cluster_N, order)
     agreement = [adjusted_rand_index(cluster_N, one_N) for one_N in partitions]
     stability = _finite(
@@ -246,24 +255,25 @@ def _consensus_clustering(
     )
 
 
-def _check_partition(
+def _check_partitions(
     check_NK: np.ndarray, num_clusters: int, config: ClusterConfig, *, seed: int, workspace: Workspace
-) -> np.ndarray:
+) -> Iterator[np.ndarray]:
     """The clusters of one check; their order plays no part, as starts depend on the seed, or on the bytes.
 
     Ids are of the least type that holds them: there may be many checks of many nodes.
     """
     points_NK = checked_embeddings(check_NK)
     points_NK = unit_rows(points_NK, workspace=workspace) if config.normalise else points_NK
-    if config.consensus_clustering == "legacy_kmeans":
+    id_type = np.min_scalar_type(num_clusters)
+    if config.consensus_clustering != "legacy_kmeans":
+        one = derive_seed(seed, "check")
+        best = fit_once(points_NK, num_clusters, config, seed=one, workspace=workspace)
+        yield best.cluster_N.astype(id_type)
+    if config.consensus_clustering != "kmeans":
         # A start of its own for each check: one for all would be one opinion asked again and again.
         digest = int.from_bytes(hashlib.sha256(points_NK.data).digest()[:8], "big")
         single = derive_seed(seed, "check", digest)
-        fit = fit_legacy_kmeans(points_NK, num_clusters, seed=single)
-    else:
-        one = derive_seed(seed, "check")
-        fit = fit_once(points_NK, num_clusters, config, seed=one, workspace=workspace)
-    return fit.cluster_N.astype(np.min_scalar_type(num_clusters))
+        yield fit_legacy_kmeans(points_NK, num_clusters, seed=single).cluster_N.astype(id_type)
 
 
 def _leiden_clustering(

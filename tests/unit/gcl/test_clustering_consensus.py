@@ -199,6 +199,23 @@ def test_single_starts_differ_from_check_to_check_and_not_with_their_order(monke
     assert not set(seeds[-len(checks) :]) & set(seeds[: len(checks)])
 
 
+def test_both_ways_of_clustering_give_a_partition_of_either_kind_a_check(monkeypatch):
+    checks, y_N = planted_checks()
+    given = []
+
+    def spy(partitions, *arguments, **options):
+        given.append(sorted(cluster_N.tobytes() for cluster_N in partitions))
+        return find_consensus(partitions, *arguments, **options)
+
+    monkeypatch.setattr("gcl.clustering.fit.find_consensus", spy)
+    for way in ("kmeans", "legacy_kmeans", "both"):
+        config = ClusterConfig(algorithm="consensus", num_clusters=3, consensus_clustering=way)
+        found = cluster_embeddings(checks[-1], config, seed=0, checks=checks)
+        assert "4 checks of the run" in found.notes[0]
+    best, single, both = given
+    assert both == sorted(best + single) and best != single
+
+
 def test_number_of_clusters_is_settled_on_the_last_embeddings():
     checks, _ = planted_checks(noise=0.1)
     config = ClusterConfig(algorithm="consensus", num_clusters="2..5")

@@ -1,12 +1,10 @@
 """Clusters and uncertainties of points in a mapped file take memory of a block, not of the points."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.programs import reported
 
 PROGRAM = """
 import json, sys, threading, time
@@ -68,14 +66,7 @@ BOUND = 400e6
 
 @pytest.mark.slow
 def test_two_million_mapped_points_are_clustered_and_scored_in_memory_of_blocks(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    report = json.loads(done.stdout)
+    report = reported(PROGRAM, tmp_path)
     assert report["purity"] > 0.9
     assert report["notes"] == ["stability was measured on a sample of 100,000 of 2,000,000 nodes"]
     assert 0 < report["mean_cluster_margin"] < 1

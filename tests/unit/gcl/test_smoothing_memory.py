@@ -1,10 +1,8 @@
 """Narrow blocks of columns take less memory than wide ones in this process too: they are kept in files."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
+
+from tests.programs import reported
 
 PROGRAM = """
 import json, sys, threading, time
@@ -51,16 +49,7 @@ print(json.dumps({"grew": peak - start, "widths": widths, "features": 4 * NUM_NO
 
 
 def test_what_all_blocks_hold_together_lies_in_files(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path)],
-        env={**os.environ, "DGLBACKEND": "pytorch", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = reported(PROGRAM, tmp_path)
     assert len(found["widths"]) > 10
     assert all(width * 4 * 400_000 <= 32 << 20 for width in found["widths"]), "each would fit in memory"
     assert found["grew"] < 0.6 * found["features"]

@@ -1,10 +1,8 @@
 """Smoothing some rows stays below a limit: the ball lies in files, and a step and narrow blocks in memory."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
+
+from tests.programs import reported
 
 PROGRAM = """
 import json, sys, threading, time
@@ -57,15 +55,6 @@ print(json.dumps({"grew": peak - start, "limit": limit + held, "features": 4 * b
 
 
 def test_a_ball_of_half_the_graph_stays_below_the_limit(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path)],
-        env={**os.environ, "DGLBACKEND": "pytorch", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = reported(PROGRAM, tmp_path)
     assert found["shape"] == [1899, 128]
     assert found["grew"] < found["limit"]

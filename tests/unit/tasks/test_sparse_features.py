@@ -1,9 +1,5 @@
 """Sparse features are read block by block, and whole in eight bytes a stored value."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +12,7 @@ from gcl.workspace import Workspace
 from tasks import sparse_features
 from tasks.convert import read_feature_rows, sparse_lists, write_batches
 from tasks.sparse_features import read_sparse, sparse_blocks, sparse_shape
+from tests.programs import reported
 
 
 def written(path: Path, x_NF: sp.csr_matrix, *, height: int) -> Path:
@@ -92,15 +89,6 @@ def test_a_stream_holds_a_block_of_many(tmp_path: Path) -> None:
     pointers = np.arange(0, column_S.size + 1, 100)
     x_NF = sp.csr_matrix((np.ones(column_S.size, np.float32), column_S, pointers), shape=(150_000, 5000))
     written(tmp_path / "features.parquet", x_NF, height=10_000)
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = reported(PROGRAM, tmp_path)
     assert found["count"] == column_S.size
     assert max(found["peaks"]) < 8 * column_S.size, "what all of it would take, were none of it in a file"

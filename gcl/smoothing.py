@@ -304,7 +304,7 @@ def smooth_features(
         device=device,
     )
     csr_bytes = sum(part.nbytes for part in csr if part is not None)
-    limits = _Limits(memory_limit, machine_memory, besides=held_bytes + 2 * csr_bytes)
+    limits = MemoryLimits(memory_limit, machine_memory, besides=held_bytes + 2 * csr_bytes)
     width = _block_columns(config, rows.shape, limits, csr_bytes=csr_bytes)
     firsts = range(0, rows.shape[1], width)
     ranges = [(first, min(first + width, rows.shape[1])) for first in firsts]
@@ -343,8 +343,8 @@ def _growth(csr: Csr, weights: np.ndarray, config: SmoothingConfig) -> float:
 
 
 @dataclass(frozen=True)
-class _Limits:
-    """Bytes of memory: what was asked for, what there is, and what is taken by all but the blocks."""
+class MemoryLimits:
+    """Bytes of memory: what was asked for, what there is, and what all but the blocks of columns takes."""
 
     asked: int | None
     machine: int | None
@@ -352,13 +352,14 @@ class _Limits:
 
     @property
     def for_blocks(self) -> int:
+        """What is left for all copies of a block, negative for nothing; at most 6 GiB unless asked for."""
         if self.asked is not None:
             return self.asked - self.besides
         return BUFFER_BYTES if self.machine is None else min(BUFFER_BYTES, self.machine - self.besides)
 
 
 def _block_columns(
-    config: SmoothingConfig, shape: tuple[int, int], limits: _Limits, *, csr_bytes: int
+    config: SmoothingConfig, shape: tuple[int, int], limits: MemoryLimits, *, csr_bytes: int
 ) -> int:
     if config.block_columns is not None:
         return config.block_columns

@@ -34,7 +34,7 @@ from gcl.propagation import (
 from gcl.smoothing import (
     BASE_BYTES,
     BLOCK_COLUMNS,
-    BUFFER_BYTES,
+    MemoryLimits,
     SmoothingConfig,
     filter_weights,
     prepared_rows,
@@ -135,9 +135,8 @@ def smooth_rows(
         return _gathered(smoothed.row_blocks(), rows_R, smoothed.num_features, workspace)
     prepared = prepared_rows(graph, config, seed=0, attributes=attributes)
     ball_M, width = _ball(hop_N, len(weights) - 1), prepared.shape[1]
-    besides = held_bytes + _held_by_steps(csr, ball_M)
-    budget = BUFFER_BYTES if machine_memory is None else min(BUFFER_BYTES, machine_memory - besides)
-    ranges = _ranges(width, len(ball_M), budget if memory_limit is None else memory_limit - besides)
+    limits = MemoryLimits(memory_limit, machine_memory, besides=held_bytes + _held_by_steps(csr, ball_M))
+    ranges = _ranges(width, len(ball_M), limits.for_blocks)
     # Under a limit the ball's features are not among what may lie in memory.
     placed = workspace if memory_limit is None else Workspace(workspace.folder, in_memory_bytes=0)
     x, out = (column_blocks(ranges, num_rows, placed) for num_rows in (len(ball_M), len(rows_R)))

@@ -14,6 +14,8 @@ import psutil
 from gcl.errors import UnsuitableSetting
 from tasks.memory import anonymous_bytes
 
+LIBRARY_BYTES = 256 << 20
+"""What torch and dgl take, where nothing has imported them yet."""
 _CGROUP = Path("/sys/fs/cgroup")
 
 

@@ -26,7 +26,7 @@ from tasks.convert import (
     write_columns,
     write_matrix,
 )
-from tasks.limits import Estimate, total_memory
+from tasks.limits import LIBRARY_BYTES, Estimate, total_memory
 from tasks.memory import anonymous_bytes
 from tasks.scored_nodes import WantedNodes, training_rows, wanted_nodes
 from tasks.stage import Stage
@@ -34,7 +34,6 @@ from tasks.train import TrainStageConfig
 from tasks.work import Work
 
 _BYTES_A_NODE = 200  # degrees, places in balls, ids
-_LIBRARY_BYTES = 256 << 20  # torch and dgl, where nothing has imported them yet
 
 
 class ScoreStageConfig(Config):
@@ -172,7 +171,7 @@ def _embed(work: Work, config: ScoreStageConfig, nodes_R: np.ndarray, *, width: 
             workspace=workspace,
             memory_limit=work.memory_limit,
             machine_memory=total_memory(),
-            held_bytes=anonymous_bytes() + _LIBRARY_BYTES + _BYTES_A_NODE * graph.num_nodes,
+            held_bytes=anonymous_bytes() + LIBRARY_BYTES + _BYTES_A_NODE * graph.num_nodes,
         )
     data = TrainingData(
         num_nodes=len(rows_R), x_NF=x_NF, graph=graph if "graph" in inputs else None, workspace=workspace

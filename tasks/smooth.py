@@ -11,12 +11,11 @@ from gcl.smoothing import NUM_BUFFERS, NUM_SPECTRAL_FEATURES, SmoothingConfig, s
 from gcl.smoothing_blocks import MapBlocks
 from gcl.workspace import IN_MEMORY_BYTES
 from tasks.convert import read_feature_rows, read_graph, write_matrix_blocks
-from tasks.limits import Estimate, total_memory
+from tasks.limits import LIBRARY_BYTES, Estimate, total_memory
 from tasks.memory import anonymous_bytes
 from tasks.stage import Stage
 from tasks.work import Work
 
-_LIBRARY_BYTES = 256 << 20  # torch and dgl, where nothing has imported them yet
 _BYTES_A_NODE = 100  # degrees, their powers, places in the graph
 _BYTES_AN_ENTRY = 24  # of a metapath's adjacency, as read and as rows that sum to 1
 _WIDTH_OF_COMPONENTS = 128
@@ -47,7 +46,7 @@ def smooth(work: Work, config: SmoothingConfig) -> None:
             workspace=workspace,
             memory_limit=work.memory_limit,
             machine_memory=total_memory(),
-            held_bytes=anonymous_bytes() + _LIBRARY_BYTES + _BYTES_A_NODE * graph.num_nodes,
+            held_bytes=anonymous_bytes() + LIBRARY_BYTES + _BYTES_A_NODE * graph.num_nodes,
         )
         write_matrix_blocks(
             work.output("smoothed") / "features.parquet",

@@ -15,9 +15,9 @@ from gcl.propagation import csr_arrays
 from gcl.smoothing import (
     BASE_BYTES,
     NUM_BUFFERS,
+    MemoryLimits,
     SmoothingConfig,
     _block_columns,
-    _Limits,
     filter_weights,
     smooth_features,
     takes_dask,
@@ -318,7 +318,7 @@ def test_dask_is_taken_by_name_or_where_there_is_a_scheduler():
 def test_blocks_of_workers_share_what_there_is(settings, run_limit, expected):
     num_nodes = (1 << 30) // 128
     config = SmoothingConfig(backend="dask", **settings)
-    limits = _Limits(run_limit, machine=None, besides=0)
+    limits = MemoryLimits(run_limit, machine=None, besides=0)
     assert _block_columns(config, (num_nodes, 128), limits, csr_bytes=0) == expected
 
 
@@ -327,7 +327,7 @@ def test_blocks_of_workers_share_what_there_is(settings, run_limit, expected):
     [(64 << 30, 48), (4 << 30, 24), (1 << 30, 1)],  # as much as ever; a container that has less; too little
 )
 def test_without_a_limit_blocks_fit_the_machine(machine, expected):
-    limits = _Limits(None, machine, besides=1 << 30)
+    limits = MemoryLimits(None, machine, besides=1 << 30)
     assert _block_columns(SmoothingConfig(), ((1 << 30) // 128, 128), limits, csr_bytes=0) == expected
 
 

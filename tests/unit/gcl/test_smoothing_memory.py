@@ -5,7 +5,7 @@ from pathlib import Path
 from tests.programs import reported
 
 PROGRAM = """
-import json, sys, threading, time
+import json, sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from gcl.feature_rows import FeatureRows
 from gcl.graph import Graph
 from gcl.smoothing import NUM_BUFFERS, SmoothingConfig, smooth_features
 from gcl.workspace import Workspace
+from tests.programs import Growth
 
 NUM_NODES, WIDTH, COLUMNS, ROWS = 400_000, 192, 8, 20_000
 generator = np.random.default_rng(0)
@@ -23,28 +24,15 @@ block_BF = generator.standard_normal((ROWS, WIDTH), dtype=np.float32)
 rows = FeatureRows((NUM_NODES, WIDTH), lambda: (block_BF for _ in range(NUM_NODES // ROWS)))
 workspace = Workspace(Path(sys.argv[1]), in_memory_bytes=32 << 20)
 
-def anonymous():
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return max(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
-
 def smooth():
     limit = NUM_BUFFERS * 4 * NUM_NODES * COLUMNS + (64 << 20)
     return smooth_features(graph, SmoothingConfig(num_steps=2), seed=0, attributes=rows, workspace=workspace,
                            memory_limit=limit, held_bytes=32 << 20)
 
-import dgl, torch  # what the libraries take is not what the work takes
-start = peak = anonymous()
-
-def watch():
-    global peak
-    while True:
-        peak = max(peak, anonymous())
-        time.sleep(0.005)
-
-threading.Thread(target=watch, daemon=True).start()
+growth = Growth()
 found = smooth()
 widths = [last - first for first, last in found.blocks.ranges]
-print(json.dumps({"grew": peak - start, "widths": widths, "features": 4 * NUM_NODES * WIDTH}))
+print(json.dumps({"grew": growth.num_bytes, "widths": widths, "features": 4 * NUM_NODES * WIDTH}))
 """
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from tests.programs import reported
 
 PROGRAM = """
-import json, sys, threading, time
+import json, sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from gcl.feature_rows import FeatureRows
 from gcl.graph import Graph
 from gcl.smoothing import SmoothingConfig
 from gcl.workspace import Workspace
+from tests.programs import Growth
 
 NUM_NODES, WIDTH, ROWS, STEPS, NEAR, COLUMNS = 400_000, 128, 20_000, 10, 5, 16
 workspace = Workspace(Path(sys.argv[1]))
@@ -28,20 +29,7 @@ block_BF = np.random.default_rng(0).standard_normal((ROWS, WIDTH), dtype=np.floa
 attributes = FeatureRows((NUM_NODES, WIDTH), lambda: (block_BF for _ in range(NUM_NODES // ROWS)))
 module.smooth_features = None  # the ball is all that may be smoothed
 
-def anonymous():
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return max(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
-
-import dgl, torch  # what the libraries take is not what the work takes
-start = peak = anonymous()
-
-def watch():
-    global peak
-    while True:
-        peak = max(peak, anonymous())
-        time.sleep(0.005)
-
-threading.Thread(target=watch, daemon=True).start()
+growth = Growth()
 ball = NUM_NODES // 2
 edges = ball * (2 * NEAR + 1)
 graph_bytes = 2 * 4 * (NUM_NODES * (2 * NEAR + 2) + 1)
@@ -49,7 +37,7 @@ limit = graph_bytes + module.STEP_EDGE_BYTES * edges + module.NUM_COPIES * 4 * b
 held = 16 * NUM_NODES
 found = module.smooth_rows(graph, SmoothingConfig(num_steps=STEPS), rows_R, attributes=attributes,
                            workspace=workspace, memory_limit=limit + held, held_bytes=held)
-print(json.dumps({"grew": peak - start, "limit": limit + held, "features": 4 * ball * WIDTH,
+print(json.dumps({"grew": growth.num_bytes, "limit": limit + held, "features": 4 * ball * WIDTH,
                   "shape": found.shape}))
 """
 

@@ -8,7 +8,7 @@ import ast
 import hashlib
 import importlib.util
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 PACKAGES = ("tasks", "gcl", "data_contracts")
@@ -22,14 +22,19 @@ def closure_digest(modules: Iterable[str]) -> str:
         modules: dotted names to start from.
     """
     digest = hashlib.sha256()
-    for name, path in sorted(import_closure(tuple(sorted(modules))).items()):
-        digest.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    for name, (_, source) in sorted(_sources(modules).items()):
+        digest.update(f"{name}\0{hashlib.sha256(source).hexdigest()}\n".encode())
     return digest.hexdigest()
 
 
 def import_closure(modules: Iterable[str]) -> dict[str, Path]:
     """Dotted name to source file of every module of our packages that `modules` reach."""
-    reached: dict[str, Path] = {}
+    return {name: path for name, (path, _) in _sources(modules).items()}
+
+
+def _sources(modules: Iterable[str]) -> dict[str, tuple[Path, bytes]]:
+    """Dotted name to file and content, each read once: imports and digest are of one state."""
+    reached: dict[str, tuple[Path, bytes]] = {}
     pending = list(modules)
     while pending:
         name = pending.pop()
@@ -38,10 +43,11 @@ def import_closure(modules: Iterable[str]) -> dict[str, Path]:
         path = _source(name)
         if path is None:  # an attribute of a module, not a module
             continue
-        reached[name] = path
+        source = path.read_bytes()
+        reached[name] = (path, source)
         # A submodule is not the packages above it, but importing it runs their __init__.
         pending.extend(name.rsplit(".", level)[0] for level in range(1, name.count(".") + 1))
-        pending.extend(_imports(path, name))
+        pending.extend(_imports(source, name if path.name == "__init__.py" else name.rpartition(".")[0]))
     return reached
 
 
@@ -61,10 +67,11 @@ def _package_folder(package: str) -> Path:
     return Path(spec.origin).parent
 
 
-def _imports(path: Path, module: str) -> list[str]:
+@lru_cache(maxsize=1024)  # a run asks for every stage, and nearly all stages share most of their files
+def _imports(source: bytes, package: str) -> tuple[str, ...]:
+    """Dotted names that a module of `package` may import: modules, and attributes of modules."""
     names: list[str] = []
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(_parsed(path)):
+    for node in ast.walk(_parsed(source)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -75,10 +82,10 @@ def _imports(path: Path, module: str) -> list[str]:
             )
             if base:
                 names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    return names
+    return tuple(names)
 
 
-def _parsed(path: Path) -> ast.AST:
+def _parsed(source: bytes) -> ast.AST:
     """The syntax tree; asked for again where another thread was parsing at the same moment.
 
     CPython 3.11 counts the depth of trees for all threads together, and calls it a SystemError where their
@@ -86,7 +93,7 @@ def _parsed(path: Path) -> ast.AST:
     """
     for _ in range(_PARSE_ATTEMPTS - 1):
         try:
-            return ast.parse(path.read_bytes())
+            return ast.parse(source)
         except SystemError:
             continue
-    return ast.parse(path.read_bytes())
+    return ast.parse(source)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -50,22 +51,33 @@ if __name__ == "__main__":
 """
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def quickly() -> Iterator[None]:
     """Contracts pass unread and keys do not read sources, as in the program above."""
     from types import SimpleNamespace
 
     from tasks.artifact import hash_json
     from tests.faults.injection import one_page
 
-    monkeypatch.setattr("tasks.identity.closure_digest", lambda modules: hash_json(sorted(set(modules))))
-    monkeypatch.setattr("tasks.stage.check_table", lambda *_, **__: SimpleNamespace(passed=1))
-    monkeypatch.setattr("data_contracts.docs.write_data_docs", one_page)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tasks.identity.closure_digest", lambda modules: hash_json(sorted(set(modules))))
+        patch.setattr("tasks.stage.check_table", lambda *_, **__: SimpleNamespace(passed=1))
+        patch.setattr("data_contracts.docs.write_data_docs", one_page)
+        yield
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The digests of the long run that nothing interrupts."""
+    with quickly():
+        return run_direct(tiny(*LONG), tmp_path_factory.mktemp("unbroken"), until="train").digests
 
 
 def below(process: int) -> list[psutil.Process]:
@@ -162,23 +174,23 @@ def long_run(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     process.communicate()
 
 
-def resumed_as_unbroken(folder: Path) -> None:
-    """The rerun goes on from the checkpoint, gives the bytes of an unbroken run, and tidies up."""
+def goes_on(folder: Path, unbroken: dict[str, str]) -> None:
+    """The rerun goes on from the checkpoint, gives the bytes of the unbroken run, and tidies up."""
     names = [path.stem for path in folder.glob("store/.scratch/train-*/checkpoints/*.json")]
     finished = max(int(name.removeprefix("epoch-")) for name in names)
     assert 0 < finished < EPOCHS
-    again = run_direct(tiny(*LONG), folder / "store", until="train")
+    with quickly():
+        again = run_direct(tiny(*LONG), folder / "store", until="train")
     assert again.ran == ["train"]
     (seconds,) = (folder / "store").glob("train/*/volatile/epoch_seconds.json")
     assert seconds.read_text().count(",") + 1 == EPOCHS - finished
-    assert again.digests == run_direct(tiny(*LONG), folder / "unbroken", until="train").digests
+    assert again.digests == unbroken
     assert not list((folder / "store" / ".scratch").iterdir())
 
 
 @pytest.mark.fault
-@pytest.mark.usefixtures("quick")
 def test_sigterm_leaves_a_checkpoint_and_no_process(
-    long_run: "subprocess.Popen[str]", tmp_path: Path
+    long_run: "subprocess.Popen[str]", tmp_path: Path, unbroken: dict[str, str]
 ) -> None:
     children = below(long_run.pid)
     assert len(children) == 3
@@ -191,7 +203,7 @@ def test_sigterm_leaves_a_checkpoint_and_no_process(
     newest = max(int(name.removeprefix("epoch-")) for name in names)
     assert f"signal SIGTERM received; {newest} of {EPOCHS} epochs are finished" in printed
     assert newest % 10, "it is not a round one"
-    resumed_as_unbroken(tmp_path)
+    goes_on(tmp_path, unbroken)
 
 
 @pytest.mark.fault
@@ -206,10 +218,9 @@ def test_a_signal_to_all_processes_at_once_is_one_to_stop(long_run: "subprocess.
 
 
 @pytest.mark.fault
-@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_process_ends_the_run_in_one_line(
-    long_run: "subprocess.Popen[str]", tmp_path: Path, rank: int
+    long_run: "subprocess.Popen[str]", tmp_path: Path, unbroken: dict[str, str], rank: int
 ) -> None:
     children = below(long_run.pid)
     workers_of(long_run.pid)[rank].kill()
@@ -224,7 +235,7 @@ def test_a_killed_process_ends_the_run_in_one_line(
     assert "run again to go on" in line
     assert psutil.wait_procs(children, timeout=5)[1] == []
     if rank == 1:
-        resumed_as_unbroken(tmp_path)
+        goes_on(tmp_path, unbroken)
 
 
 @pytest.mark.fault

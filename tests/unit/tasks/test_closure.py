@@ -118,8 +118,23 @@ def test_a_thread_that_parses_at_the_same_moment_does_not_end_the_run(monkeypatc
 
     expected = import_closure(["tasks.artifact"])
     monkeypatch.setattr("tasks.closure.ast.parse", mixed_up)
+    closure._imports.cache_clear()
     assert import_closure(["tasks.artifact"]) == expected
     assert len(calls) == 3 * len(expected)
+
+
+def test_a_file_is_parsed_again_only_where_it_has_changed(made_up: Path, monkeypatch):
+    parsed = []
+    monkeypatch.setattr(closure, "_parsed", lambda source: parsed.append(source) or ast.parse(source))
+    starts = ["tasks.stage", "tasks.other", "gcl.apart"]
+    closure_digest(starts)
+    parsed.clear()
+    closure_digest(starts)
+    assert not parsed
+    edited = "import gcl.deep\n"
+    (made_up / "gcl" / "apart.py").write_text(edited)
+    assert "gcl.deep" in import_closure(["gcl.apart"])
+    assert parsed == [edited.encode()]
 
 
 def test_a_parser_that_never_works_is_told(monkeypatch):
@@ -127,5 +142,6 @@ def test_a_parser_that_never_works_is_told(monkeypatch):
         raise SystemError("no")
 
     monkeypatch.setattr("tasks.closure.ast.parse", broken)
+    closure._imports.cache_clear()
     with pytest.raises(SystemError):
         import_closure(["tasks.artifact"])

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client, Future, LocalCluster
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ def dask_map(
         worker_seconds: how long the scheduler may be without workers while blocks are out.
 
     Raises:
-        ClusterNotStarted: the local cluster did not come up in time.
+        ClusterNotStarted: the local cluster did not come up in time, or its workers died while it did.
         WorkerLost: one block killed several workers.
         SchedulerLost: the scheduler is not there, went away, or does not answer.
         NoWorkers: the scheduler has no workers.
@@ -196,22 +196,42 @@ def _start_local(
             death_timeout=start_seconds,
         )
 
-    started, others = time.monotonic(), set(multiprocessing.active_children())
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Port 8787 is already in use")
-        try:  # Dask's own limit is for workers, ours for all else, and a little longer
-            cluster = _within(start_seconds + _END_SECONDS, start)
+        try:
+            cluster = _started(start, num_workers, start_seconds)
             stack.enter_context(cluster)
             client: Client = _within(start_seconds, lambda: Client(cluster, security=security))  # type: ignore[no-untyped-call]
         except Exception as error:
-            for process in set(multiprocessing.active_children()) - others:
-                if process.name.startswith("Dask Worker"):  # Dask forgets those that it waits for
-                    process.kill()
-            is_late = time.monotonic() - started >= start_seconds
+            is_late = isinstance(error, TimeoutError)
             reason = f"not within {start_seconds:.0f} s" if is_late else f"{type(error).__name__}: {error}"
             raise ClusterNotStarted(num_workers, reason) from error
     stack.enter_context(client)
     return client
+
+
+def _started(start: "Callable[[], LocalCluster]", num_workers: int, seconds: float) -> "LocalCluster":
+    """A cluster with all its workers; begun anew where one of them died before it was there.
+
+    Raises:
+        TimeoutError: it took longer than `seconds`.
+        RuntimeError: workers died again and again.
+    """
+    deadline, deaths = time.monotonic() + seconds, 0
+    while True:
+        others = set(multiprocessing.active_children())
+        try:  # Dask's own limit is for workers, ours for all else, and a little longer
+            return _within(seconds + _END_SECONDS, start)
+        except Exception as error:
+            for process in set(multiprocessing.active_children()) - others:
+                if process.name.startswith("Dask Worker"):  # Dask forgets those that it waits for
+                    process.kill()
+            if time.monotonic() >= deadline:
+                raise TimeoutError from error
+            if deaths == ALLOWED_WORKER_DEATHS or not isinstance(error, RuntimeError):
+                raise
+        deaths += 1
+        logger.warning("one of %d Dask workers died while it started; starting them again", num_workers)
 
 
 def _connect(stack: ExitStack, address: str, connect_seconds: float) -> "Client":

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import distributed  # noqa: F401  its defaults, which settings changed before it is imported would take with them
 import psutil
 import pytest
 
 import tasks.dask_pool
 from flows.exit_codes import describe, exit_code
-from tasks.dask_pool import ClusterNotStarted, NoWorkers, SchedulerLost, dask_map
+from tasks.dask_pool import ALLOWED_WORKER_DEATHS, ClusterNotStarted, NoWorkers, SchedulerLost, dask_map
 from tests.faults.injection import REPOSITORY
 from tests.moto_bucket import BUCKET, moto_server
 from tests.tiny_runs import run_direct, tiny
@@ -293,3 +294,29 @@ def test_a_cluster_of_this_machine_that_does_not_start_says_so_and_leaves_nothin
     assert psutil.wait_procs(left, timeout=10)[1] == []
     with dask_map(num_workers=1) as map_blocks:
         assert map_blocks(operator.neg, [1]) == [-1], "the next one starts"
+
+
+@pytest.mark.parametrize("deaths", [1, ALLOWED_WORKER_DEATHS + 1])
+def test_a_worker_killed_while_it_starts_is_started_again_some_times(deaths: int) -> None:
+    before, killed, over = set(multiprocessing.active_children()), set(), threading.Event()
+
+    def kill() -> None:
+        while len(killed) < deaths and not over.wait(0.01):
+            for child in set(multiprocessing.active_children()) - before - killed:
+                child.kill()
+                killed.add(child)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        if deaths == 1:
+            with dask_map(num_workers=1) as map_blocks:
+                assert map_blocks(operator.neg, [1]) == [-1]
+        else:
+            with pytest.raises(ClusterNotStarted, match="RuntimeError"), dask_map(num_workers=1):
+                pytest.fail("started")
+    finally:
+        over.set()
+        killer.join()
+    assert len(killed) == deaths
+    assert not set(multiprocessing.active_children()) - before

@@ -3,6 +3,7 @@
     python benchmarks/results.py add OUT NAME --command "gclflow ..."   # from OUT/run.json
     python benchmarks/results.py add OUT NAME --command "..." --pool    # more seeds for what is kept already
     python benchmarks/results.py add-study OUT           # from OUT/study.json
+    python benchmarks/results.py add-study OUT --pool    # more data sets for what is kept already
     python benchmarks/results.py page                    # all of benchmarks/results -> docs/results.md
 
 Kept are settings, versions, machine, seeds, metrics and stage times; no paths, no data.
@@ -13,7 +14,10 @@ import json
 import statistics
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flows.study_record import StudyRecord
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
@@ -118,19 +122,51 @@ def _kept(out: Path, name: str, command: str) -> dict[str, Any]:
     }
 
 
-def add_study(out: Path) -> None:
-    """Keep the record of a study under its name; of the metrics of its cells, those that its tables show."""
+def add_study(out: Path, *, pool: bool = False) -> None:
+    """Keep the record of a study under its name; of the metrics of its cells, those that its tables show.
+
+    With `pool`, join it with what is kept of other data sets.
+    """
     from flows.study_record import StudyRecord
 
     record = StudyRecord.model_validate_json((out / "study.json").read_text())
+    folder = RESULTS / "studies"
+    path = folder / f"{record.study.name}.json"
+    if pool:
+        record = joined(StudyRecord.model_validate_json(path.read_text()), record)
     cells = [
         cell.model_copy(update={"metrics": [], "validation_metrics": [], "num_cached": 0})
         for cell in record.cells
     ]
-    folder = RESULTS / "studies"
     folder.mkdir(parents=True, exist_ok=True)
-    kept = record.model_copy(update={"cells": cells}).model_dump_json(indent=1)
-    (folder / f"{record.study.name}.json").write_text(kept + "\n")
+    path.write_text(record.model_copy(update={"cells": cells}).model_dump_json(indent=1) + "\n")
+
+
+def joined(first: "StudyRecord", second: "StudyRecord") -> "StudyRecord":
+    """One study over two groups of data sets; its figures are within a data set, so they stay what they are.
+
+    Raises:
+        SystemExit: another study, call, versions or machine, or common data sets.
+    """
+    for key in ("study", "seeds", "settings", "versions", "machine"):
+        if getattr(first, key) != getattr(second, key):
+            raise SystemExit(f"the studies differ in {key}: they cannot be joined")
+    if {cell.dataset for cell in first.cells} & {cell.dataset for cell in second.cells}:
+        raise SystemExit("the studies have data sets in common")
+    call = (
+        first.call
+        and second.call
+        and first.call.model_copy(update={"only": (*first.call.only, *second.call.only)})
+    )
+    return first.model_copy(
+        update={
+            "call": call,
+            "num_planned": first.num_planned + second.num_planned,
+            "cells": [*first.cells, *second.cells],
+            "summary": [*first.summary, *second.summary],
+            "slopes": [*first.slopes, *second.slopes],
+        }
+    )
 
 
 def page() -> None:
@@ -149,13 +185,15 @@ def main() -> None:
     adding.add_argument("name")
     adding.add_argument("--command", required=True)
     adding.add_argument("--pool", action="store_true", help="join with what is kept of other seeds")
-    actions.add_parser("add-study").add_argument("out", type=Path)
+    adding = actions.add_parser("add-study")
+    adding.add_argument("out", type=Path)
+    adding.add_argument("--pool", action="store_true", help="join with what is kept of other data sets")
     actions.add_parser("page")
     options = parser.parse_args()
     if options.action == "add":
         add(options.out, options.name, options.command, pool=options.pool)
     elif options.action == "add-study":
-        add_study(options.out)
+        add_study(options.out, pool=options.pool)
     page()
 
 

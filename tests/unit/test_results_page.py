@@ -1,55 +1,29 @@
 """The results page: everything kept is on it, nothing recalled is, and what falls short is said."""
 
-import importlib
 import json
 import math
-import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-BENCHMARKS = REPOSITORY / "benchmarks"
+from tests.benchmark_programs import BENCHMARKS, REPOSITORY, beside_programs, metric, program
+
 PUBLISHED = BENCHMARKS / "published.toml"
-
-
-def program(name: str) -> ModuleType:
-    """A program of benchmarks/, which is no package; what it imports at its top lies beside it."""
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(BENCHMARKS))
 
 
 @pytest.fixture(scope="module", autouse=True)
 def beside() -> Iterator[None]:
-    """Programs that import another when they are called find it."""
-    sys.path.insert(0, str(BENCHMARKS))
-    yield
-    sys.path.remove(str(BENCHMARKS))
+    with beside_programs():
+        yield
 
 
 @pytest.fixture(scope="module")
 def pages() -> ModuleType:
     return program("results_page")
-
-
-@pytest.fixture(scope="module")
-def keeper() -> ModuleType:
-    return program("results")
-
-
-def metric(name: str, value: float, **changes: Any) -> dict[str, Any]:
-    return {
-        "task": "clustering", "protocol": "kmeans-final", "split": "all", "embedding": "method",
-        "metric": name, "value": value, "std": 0.01, "n": 10, "over": "encoder seeds",
-    } | changes  # fmt: skip
 
 
 @pytest.fixture
@@ -259,76 +233,6 @@ def test_the_page_is_what_the_kept_results_give(pages: ModuleType) -> None:
     assert (REPOSITORY / "docs" / "results.md").read_text() == made, "run python benchmarks/results.py page"
 
 
-def test_runs_and_studies_are_kept_without_paths(
-    keeper: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(keeper, "RESULTS", tmp_path / "results")
-    stage = {"stage": "train", "state": "ran", "seconds": 2.0, "peak_rss_bytes": 5}
-    cached = {"stage": "smooth", "state": "cached", "seconds": 0.1, "peak_rss_bytes": 9}
-    run = {"config": {"dataset": {"name": "cora", "path": "secret/data"}, "method": {"name": "grace"}},
-           "preset": None,
-           "seeds": [0], "versions": {}, "device": "cpu", "machine": {}, "store": "secret/store",
-           "stages": [stage, cached], "metrics": [], "validation_metrics": [], "notes": []}  # fmt: skip
-    (tmp_path / "run.json").write_text(json.dumps(run))
-    keeper.add(tmp_path, "cora-grace", "gclflow run")
-    cell = {"dataset": "one", "variant": "default", "point": {}, "seed": 0, "state": "failed",
-            "reason": "none",
-            "preset": "none", "overrides": ["seed=0"], "metrics": [metric("nmi", 0.5)]}  # fmt: skip
-    study = {
-        "name": "tiny",
-        "title": "Tiny",
-        "question": "?",
-        "figures": ["*"],
-        "datasets": [{"name": "one"}],
-    }
-    record = {"study": study, "seeds": [0], "num_planned": 1, "versions": {}, "machine": {}, "cells": [cell]}
-    (tmp_path / "study.json").write_text(json.dumps(record))
-    keeper.add_study(tmp_path)
-    kept = {path.name: path.read_text() for path in (tmp_path / "results").rglob("*.json")}
-    assert set(kept) == {"cora-grace.json", "tiny.json"}
-    assert not any("secret" in text for text in kept.values())
-    run = json.loads(kept["cora-grace.json"])
-    assert (run["stage_seconds"], run["peak_rss_bytes"]) == ({"train": 2.0}, 5)
-    assert json.loads(kept["tiny.json"])["cells"][0]["metrics"] == []
-
-
-def pool_of(tables: Any, seeds: list[int], **changes: Any) -> dict[str, Any]:
-    """What is kept of a run whose accuracy was `tables` by seed."""
-    values = np.array(tables)
-    row = metric("accuracy", float(values.mean()), std=float(values.std(ddof=1)), n=len(values))
-    return {
-        "config": {"seed": seeds[0], "method": {"name": "hsan"}}, "preset": "x", "device": "cpu",
-        "versions": {"torch": "2"}, "machine": {"cores": 2}, "command": f"--seeds {seeds}", "seeds": seeds,
-        "metrics": [row], "validation_metrics": [], "oracle_metrics": [], "peak_rss_bytes": len(seeds),
-    } | changes  # fmt: skip
-
-
-def test_pooled_seeds_are_what_one_run_over_all_of_them_would_give(keeper: ModuleType) -> None:
-    values = [0.7, 0.75, 0.72, 0.9, 0.65]
-    both = keeper.pooled(pool_of(values[:2], [0, 1]), pool_of(values[2:], [2, 3, 4]))
-    assert both["seeds"] == [0, 1, 2, 3, 4]
-    assert both["metrics"][0]["n"] == 5
-    assert both["metrics"][0]["value"] == pytest.approx(np.mean(values))
-    assert both["metrics"][0]["std"] == pytest.approx(np.std(values, ddof=1))
-    assert (both["peak_rss_bytes"], len(both["machines"])) == (3, 2)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"seeds": [1, 5]},
-        {"preset": "y"},
-        {"versions": {"torch": "3"}},
-        {"config": {"seed": 2, "method": {"name": "grace"}}},
-        {"metrics": [metric("accuracy", 0.5, over="k-means seeds")]},
-        {"metrics": [metric("accuracy", 0.5, n=1)]},
-    ],
-)
-def test_what_is_not_the_same_is_not_pooled(keeper: ModuleType, changes: dict[str, Any]) -> None:
-    with pytest.raises(SystemExit):
-        keeper.pooled(pool_of([0.7, 0.8], [0, 1]), pool_of([0.6, 0.9], [2, 3]) | changes)
-
-
 # Kept beside the runs, and shown elsewhere or nowhere: why.
 NOT_ON_THE_PAGE = {
     "raw_controls": "joins the tables of clustering",
@@ -357,12 +261,3 @@ def test_every_kept_measurement_of_time_and_memory_has_its_table(pages: ModuleTy
 
 def test_a_folder_without_measurements_has_no_section_on_time(tmp_path: Path) -> None:
     assert program("speed_page").speed_section(tmp_path) == ""
-
-
-def test_a_figure_of_one_group_alone_stays_as_it_is(keeper: ModuleType) -> None:
-    first, second = pool_of([0.7, 0.8], [0, 1]), pool_of([0.6, 0.9], [2, 3])
-    alone = {**second["metrics"][0], "metric": "answered_risk"}
-    second["metrics"].append(alone)
-    both = keeper.pooled(first, second)["metrics"]
-    assert [row for row in both if row["metric"] == "answered_risk"] == [alone]
-    assert len(both) == len(first["metrics"]) + 1

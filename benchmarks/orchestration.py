@@ -26,9 +26,10 @@ def plain(overrides: list[str]) -> None:
     import numpy as np
 
     from flows.config import load_config
-    from gcl.clustering import cluster_embeddings
+    from gcl.clustering.fit import cluster_embeddings
     from gcl.edges import canonical_edges
-    from gcl.evaluation import EvaluationInputs, evaluate_embeddings
+    from gcl.evaluation.evaluate import evaluate_embeddings
+    from gcl.evaluation.results import EvaluationInputs
     from gcl.graph import Graph, Labels
     from gcl.methods import build_method
     from gcl.methods.base import TrainingData

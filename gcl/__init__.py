@@ -10,12 +10,12 @@ from typing import Any
 # every module of gcl reaches this one. Types for checkers and editors are in the stub beside this file.
 _EXPORTS = {
     "METHODS": "gcl.methods",
-    "ClusterConfig": "gcl.clustering",
+    "ClusterConfig": "gcl.clustering.config",
     "ContrastiveEmbedding": "gcl.estimator",
     "Graph": "gcl.graph",
     "Labels": "gcl.graph",
     "SmoothingConfig": "gcl.smoothing",
-    "cluster_embeddings": "gcl.clustering",
+    "cluster_embeddings": "gcl.clustering.fit",
     "read_dataset": "gcl.dataset",
     "smooth_features": "gcl.smoothing",
 }

@@ -1,7 +1,7 @@
 """What `gcl` gives out by name; the module itself loads it on demand."""
 
-from gcl.clustering import ClusterConfig as ClusterConfig
-from gcl.clustering import cluster_embeddings as cluster_embeddings
+from gcl.clustering.config import ClusterConfig as ClusterConfig
+from gcl.clustering.fit import cluster_embeddings as cluster_embeddings
 from gcl.dataset import read_dataset as read_dataset
 from gcl.estimator import ContrastiveEmbedding as ContrastiveEmbedding
 from gcl.graph import Graph as Graph

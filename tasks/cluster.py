@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gcl.clustering import ClusterConfig, cluster_embeddings
+from gcl.clustering.config import ClusterConfig
+from gcl.clustering.fit import cluster_embeddings
 from gcl.workspace import Workspace
 from tasks.convert import read_checks, read_graph, read_matrix, read_node_ids, write_columns
 from tasks.stage import Stage

@@ -13,16 +13,11 @@ import pyarrow.parquet as pq
 
 from data_contracts.tables import TABLES
 from gcl.edge_holdout import HeldOutPairs
-from gcl.evaluation import (
-    EvaluateConfig,
-    Evaluation,
-    EvaluationInputs,
-    LinkPairs,
-    MetricRow,
-    PredictedNodes,
-    evaluate_embeddings,
-)
+from gcl.evaluation.config import EvaluateConfig
+from gcl.evaluation.evaluate import evaluate_embeddings
+from gcl.evaluation.links import LinkPairs
 from gcl.evaluation.negatives import WeighedPairs, negative_weight_rows
+from gcl.evaluation.results import Evaluation, EvaluationInputs, MetricRow, PredictedNodes
 from gcl.graph import Labels
 from gcl.workspace import Workspace
 from tasks.convert import (

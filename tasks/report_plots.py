@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from gcl.clustering import Evidence
+from gcl.clustering.choice import Evidence
 from gcl.plots import (
     Plot,
     plot_categories,

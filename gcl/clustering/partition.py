@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 
 def contingency(first_N: np.ndarray, second_N: np.ndarray) -> np.ndarray:
@@ -27,6 +26,8 @@ def align_labels(cluster_N: np.ndarray, reference_N: np.ndarray) -> np.ndarray:
     Returns:
         int32 [N]; the partition itself is unchanged.
     """
+    from scipy.optimize import linear_sum_assignment
+
     count_AB = contingency(cluster_N, reference_N)
     matched, target = linear_sum_assignment(-count_AB)
     new_id_A = np.full(len(count_AB), -1, np.int64)

@@ -1,7 +1,6 @@
 """Agreement of predictions or clusters with labels."""
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from gcl.clustering.partition import adjusted_rand_index, contingency
 
@@ -32,6 +31,8 @@ def cluster_scores(cluster_M: np.ndarray, y_M: np.ndarray) -> dict[str, float]:
         cluster_M: int clusters of labelled nodes, ids from 0.
         y_M: int classes of the same nodes, ids from 0.
     """
+    from scipy.optimize import linear_sum_assignment
+
     _, cluster_M = np.unique(cluster_M, return_inverse=True)
     _, y_M = np.unique(y_M, return_inverse=True)
     count_AB = contingency(cluster_M, y_M)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
 from gcl.evaluation.results import MetricRow, summarise
 from gcl.graph import Labels
@@ -72,6 +71,8 @@ def _correlation(first_P: np.ndarray, second_P: np.ndarray) -> float:
 
 def _auc(score_P: np.ndarray, is_positive_P: np.ndarray) -> float:
     """Probability that a positive scores higher than a negative; ties count half."""
+    from scipy.stats import rankdata
+
     num_positive = int(is_positive_P.sum())
     rank_sum = float(rankdata(score_P)[is_positive_P].sum())
     area = rank_sum - num_positive * (num_positive + 1) / 2

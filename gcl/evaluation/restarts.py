@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import log_softmax, softmax
-from scipy.stats import rankdata
 
 from gcl.errors import NotDefined
 from gcl.evaluation.config import EvaluateConfig
@@ -159,6 +158,8 @@ def auc_scores(p_MSC: np.ndarray, y_M: np.ndarray, classes_C: np.ndarray) -> np.
         y_M: int classes.
         classes_C: int ids of the C classes.
     """
+    from scipy.stats import rankdata
+
     areas = []
     for k in np.unique(y_M):
         is_k_M = y_M == k

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.config import load_config
-from gcl.evaluation import EvaluateConfig
+from gcl.evaluation.config import EvaluateConfig
 from gcl.evaluation.svm import svm_rows
 from gcl.graph import Labels
 from tests.tiny_runs import DirectRun, run_direct

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from gcl.clustering import ClusterConfig, Evidence, cluster_embeddings
-from gcl.clustering.choice import choose_num_clusters
+from gcl.clustering.choice import Evidence, choose_num_clusters
+from gcl.clustering.config import ClusterConfig
+from gcl.clustering.fit import cluster_embeddings
 
 
 def table(**measures):

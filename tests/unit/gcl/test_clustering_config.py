@@ -4,7 +4,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from gcl.clustering import ClusterConfig
+from gcl.clustering.config import ClusterConfig
 
 
 @pytest.mark.parametrize("value", [1, 7, "auto", "classes", "2..20", "5..5"])
@@ -35,15 +35,18 @@ def test_grid_stays_below_the_number_of_nodes():
     assert ClusterConfig(num_clusters="5..9").grid(4) == ()
 
 
-def test_config_modules_import_without_heavy_libraries():
+def test_settings_and_flows_are_imported_without_heavy_libraries():
     code = (
         "import sys\n"
-        "from gcl.clustering import ClusterConfig\n"
+        "from gcl.clustering.config import ClusterConfig\n"
         "from gcl.uncertainty import UncertaintyConfig\n"
-        "from gcl.evaluation import EvaluateConfig\n"
+        "from gcl.evaluation.config import EvaluateConfig\n"
         "import gcl.plots\n"
         "ClusterConfig(), UncertaintyConfig(), EvaluateConfig()\n"
-        "print(sorted({'torch', 'sklearn', 'matplotlib', 'dgl', 'sknetwork'} & set(sys.modules)))"
+        "import flows.pipeline\n"
+        "heavy = {'torch', 'sklearn', 'matplotlib', 'dgl', 'sknetwork', 'scipy.optimize', 'scipy.stats',"
+        " 'pandas', 'great_expectations', 'distributed'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

@@ -1,13 +1,14 @@
 import numpy as np
 import pytest
 
-from gcl.clustering import ClusterConfig, cluster_embeddings
+from gcl.clustering.config import ClusterConfig
 from gcl.clustering.consensus import (
     MAX_AVERAGE_NODES,
     Members,
     coassociation_embedding,
     find_consensus,
 )
+from gcl.clustering.fit import cluster_embeddings
 from gcl.clustering.legacy_kmeans import fit_legacy_kmeans
 from gcl.clustering.partition import adjusted_rand_index
 from gcl.errors import UnsuitableSetting

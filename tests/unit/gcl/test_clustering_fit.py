@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from gcl.clustering import ClusterConfig, cluster_embeddings
-from gcl.clustering.fit import cluster_means
+from gcl.clustering.config import ClusterConfig
+from gcl.clustering.fit import cluster_embeddings, cluster_means
 from gcl.clustering.geometry import unit_rows
 from gcl.clustering.kmeans import fit_kmeans
 from gcl.clustering.partition import adjusted_rand_index

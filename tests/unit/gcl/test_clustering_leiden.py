@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from gcl.clustering import ClusterConfig, cluster_embeddings
+from gcl.clustering.config import ClusterConfig
+from gcl.clustering.fit import cluster_embeddings
 from gcl.clustering.leiden import leiden_partition, nearest_neighbour_graph, neighbour_membership
 from gcl.clustering.partition import adjusted_rand_index
 from gcl.graph import Graph

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gcl.clustering import ClusterConfig, cluster_embeddings
+from gcl.clustering.config import ClusterConfig
+from gcl.clustering.fit import cluster_embeddings
 from gcl.graph import Graph
 from gcl.uncertainty import UncertaintyConfig, UncertaintyInputs, score_uncertainty
 from gcl.workspace import Workspace

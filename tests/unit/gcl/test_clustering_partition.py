@@ -1,8 +1,13 @@
 import numpy as np
 import pytest
 
-from gcl.clustering import align_labels
-from gcl.clustering.partition import adjusted_rand_index, mean_pairwise_ari, node_agreement, stable_order
+from gcl.clustering.partition import (
+    adjusted_rand_index,
+    align_labels,
+    mean_pairwise_ari,
+    node_agreement,
+    stable_order,
+)
 
 
 def test_adjusted_rand_index_equals_scikit_learn():

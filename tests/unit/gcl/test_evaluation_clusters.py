@@ -4,8 +4,8 @@ import pytest
 from gcl.clustering.geometry import unit_rows
 from gcl.clustering.quality import silhouette
 from gcl.errors import NotDefined
-from gcl.evaluation import EvaluateConfig
 from gcl.evaluation.clusters import clusters_artifact_rows, kmeans_rows, silhouette_nodes
+from gcl.evaluation.config import EvaluateConfig
 from gcl.graph import Graph, Labels
 
 CONFIG = EvaluateConfig(num_clustering_seeds=4, num_restarts=3)

@@ -7,7 +7,10 @@ import pytest
 
 from gcl.edge_holdout import HeldOutPairs
 from gcl.errors import UnsuitableSetting
-from gcl.evaluation import EvaluateConfig, EvaluationInputs, LeakedEdges, LinkPairs, evaluate_embeddings
+from gcl.evaluation.config import EvaluateConfig
+from gcl.evaluation.evaluate import evaluate_embeddings
+from gcl.evaluation.links import LeakedEdges, LinkPairs
+from gcl.evaluation.results import EvaluationInputs
 from gcl.graph import Graph, Labels, Split
 from gcl.row_blocks import ArrayBlocks
 from gcl.workspace import Workspace, row_slices

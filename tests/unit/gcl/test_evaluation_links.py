@@ -5,8 +5,7 @@ import pytest
 
 from gcl.edge_holdout import HeldOutPairs
 from gcl.errors import NotDefined
-from gcl.evaluation import LeakedEdges, LinkPairs, assert_no_leak
-from gcl.evaluation.links import link_protocol, link_rows, pair_score
+from gcl.evaluation.links import LeakedEdges, LinkPairs, assert_no_leak, link_protocol, link_rows, pair_score
 from gcl.graph import Graph
 from gcl.workspace import row_slices
 

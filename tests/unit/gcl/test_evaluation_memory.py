@@ -16,7 +16,9 @@ from pathlib import Path
 import numpy as np
 import scipy.optimize, scipy.stats, sklearn.metrics
 
-from gcl.evaluation import EvaluateConfig, EvaluationInputs, evaluate_embeddings
+from gcl.evaluation.config import EvaluateConfig
+from gcl.evaluation.evaluate import evaluate_embeddings
+from gcl.evaluation.results import EvaluationInputs
 from gcl.graph import Graph, Labels
 from gcl.random import numpy_generator
 from gcl.workspace import Workspace

@@ -5,8 +5,10 @@ import pytest
 
 from gcl.clustering.legacy_kmeans import fit_legacy_kmeans
 from gcl.errors import NotDefined
-from gcl.evaluation import EvaluateConfig, EvaluationInputs, evaluate_embeddings
+from gcl.evaluation.config import EvaluateConfig
+from gcl.evaluation.evaluate import evaluate_embeddings
 from gcl.evaluation.oracle import label_oracle
+from gcl.evaluation.results import EvaluationInputs
 from gcl.graph import Graph, Labels
 
 N = 120

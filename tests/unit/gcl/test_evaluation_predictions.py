@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from gcl.errors import NotDefined
-from gcl.evaluation import EvaluateConfig, PredictedNodes
+from gcl.evaluation.config import EvaluateConfig
 from gcl.evaluation.judge import Everyone
 from gcl.evaluation.predictions import predict_nodes
+from gcl.evaluation.results import PredictedNodes
 from gcl.graph import Graph, Labels, Split
 
 EDGELESS = Graph(1500, np.zeros(0, np.int64), np.zeros(0, np.int64))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from gcl.errors import NotDefined
-from gcl.evaluation import EvaluateConfig
+from gcl.evaluation.config import EvaluateConfig
 from gcl.evaluation.probe import fit_probes
 from gcl.graph import Split
 

@@ -5,8 +5,9 @@ import pytest
 from pydantic import ValidationError
 
 from gcl.errors import NotDefined
-from gcl.evaluation import PROTOCOLS, EvaluateConfig, EvaluationInputs
-from gcl.evaluation.protocols import chosen_protocols, protocol_of, random_splits
+from gcl.evaluation.config import EvaluateConfig
+from gcl.evaluation.protocols import PROTOCOLS, chosen_protocols, protocol_of, random_splits
+from gcl.evaluation.results import EvaluationInputs
 from gcl.graph import Graph, Labels, Split
 
 EDGELESS = Graph(100, np.zeros(0, np.int64), np.zeros(0, np.int64))

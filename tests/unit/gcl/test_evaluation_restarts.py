@@ -6,8 +6,8 @@ import torch
 from sklearn.metrics import f1_score, roc_auc_score
 
 from gcl.errors import NotDefined
-from gcl.evaluation import EvaluateConfig
 from gcl.evaluation.classification import classification_rows
+from gcl.evaluation.config import EvaluateConfig
 from gcl.evaluation.restarts import auc_scores, macro_f1_scores, restart_scores
 from gcl.graph import Labels, Split
 from gcl.random import numpy_generator

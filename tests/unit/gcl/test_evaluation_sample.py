@@ -6,7 +6,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from gcl.evaluation import EvaluateConfig, EvaluationInputs, evaluate_embeddings
+from gcl.evaluation.config import EvaluateConfig
+from gcl.evaluation.evaluate import evaluate_embeddings
+from gcl.evaluation.results import EvaluationInputs
 from gcl.evaluation.sample import draw_sample
 from gcl.evaluation.subgraph import induced_subgraph
 from gcl.graph import Graph, Labels, Split

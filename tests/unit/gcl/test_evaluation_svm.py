@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from gcl.errors import NotDefined
-from gcl.evaluation import evaluate_embeddings
 from gcl.evaluation.config import EvaluateConfig
+from gcl.evaluation.evaluate import evaluate_embeddings
 from gcl.evaluation.results import EvaluationInputs
 from gcl.evaluation.svm import MAX_ROWS, NUM_FOLDS, PENALTIES, svm_rows
 from gcl.graph import Graph, Labels

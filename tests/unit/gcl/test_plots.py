@@ -3,7 +3,7 @@ import sys
 import numpy as np
 import pytest
 
-from gcl.clustering import Evidence
+from gcl.clustering.choice import Evidence
 from gcl.plots import (
     plot_categories,
     plot_cluster_sizes,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gcl.clustering import ClusterConfig
+from gcl.clustering.config import ClusterConfig
 from gcl.uncertainty import UncertaintyConfig
 from gcl.workspace import MEMORY, Workspace
 from tasks.cluster import cluster

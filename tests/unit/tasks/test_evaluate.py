@@ -10,7 +10,7 @@ import pytest
 
 import tasks.evaluate
 from data_contracts.tables import TABLES
-from gcl.evaluation import PredictedNodes
+from gcl.evaluation.results import PredictedNodes
 from tasks.convert import write_batches
 from tests.tiny_runs import run_direct, tiny
 

@@ -17,7 +17,7 @@ $(STAMP): requirements.lock pyproject.toml
 run: $(STAMP)  ## the whole pipeline on the embedded data set
 	$(BIN)/gclflow run --preset digits --store .store --out out/digits
 
-# A file of tests a process at a time, two processes a core; each has one thread, so that they do not
+# A file of tests a process at a time, a process a core and one more; each has one thread, so that they do not
 # wait for each other.
 test: $(STAMP)  ## all tests but the nightly ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not nightly" --numprocesses auto --dist loadfile --no-loadscope-reorder

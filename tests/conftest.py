@@ -16,8 +16,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Two processes a core: much of the time goes into waiting for servers and for limits."""
-    return 2 * len(os.sched_getaffinity(0))
+    """One process more than cores: a third of the time goes into waiting for servers and for limits."""
+    return len(os.sched_getaffinity(0)) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

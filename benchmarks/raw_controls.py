@@ -1,6 +1,6 @@
 """Controls of the presets for clustering on rows as they are, for kept runs from before they had any.
 
-    python benchmarks/raw_controls.py --data DIR             # the five data sets, ten seeds (CiteSeer: four)
+    python benchmarks/raw_controls.py --data DIR             # the five data sets, ten seeds
     python benchmarks/raw_controls.py --data DIR --only bat
 
 These presets cluster rows as they are (cluster.normalise=false); runs that are kept from before there was a
@@ -27,7 +27,7 @@ DATASETS = {
     "eat": ("adgc_npy/eat", "0..9"),
     "uat": ("adgc_npy/uat", "0..9"),
     "cora": ("planetoid", "0..9"),
-    "citeseer": ("planetoid", "0..3"),
+    "citeseer": ("planetoid", "0..9"),
 }
 METRICS = ("accuracy", "nmi", "ari", "macro_f1")
 

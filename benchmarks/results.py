@@ -153,11 +153,11 @@ def joined(first: "StudyRecord", second: "StudyRecord") -> "StudyRecord":
             raise SystemExit(f"the studies differ in {key}: they cannot be joined")
     if {cell.dataset for cell in first.cells} & {cell.dataset for cell in second.cells}:
         raise SystemExit("the studies have data sets in common")
-    call = (
-        first.call
-        and second.call
-        and first.call.model_copy(update={"only": (*first.call.only, *second.call.only)})
-    )
+    calls = [record.call and record.call.model_copy(update={"only": ()}) for record in (first, second)]
+    if calls[0] != calls[1]:
+        raise SystemExit("the studies were called otherwise: they cannot be joined")
+    only = (*first.call.only, *second.call.only) if first.call and second.call else ()
+    call = calls[0] and calls[0].model_copy(update={"only": only})
     return first.model_copy(
         update={
             "call": call,

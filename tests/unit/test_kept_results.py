@@ -137,6 +137,8 @@ def test_more_data_sets_of_a_study_join_what_is_kept(
         study_of("two", settings=["train.epochs=2"]),
         study_of("two", versions={"torch": "3"}),
         study_of("two", seeds=[0, 1]),
+        study_of("two", call={"only": ["*/two"], "large": True}),
+        study_of("two", call=None),
     ],
 )
 def test_studies_that_differ_are_not_joined(

@@ -218,7 +218,7 @@ def test_a_signal_to_all_processes_at_once_is_one_to_stop(long_run: "subprocess.
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.nightly)])
 def test_a_killed_process_ends_the_run_in_one_line(
     long_run: "subprocess.Popen[str]", tmp_path: Path, unbroken: dict[str, str], rank: int
 ) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -148,7 +149,7 @@ def orchestrated(root: Path) -> Iterator[None]:
     Args:
         root: the store's; a private server keeps its database there.
     """
-    with _terminable(), prefect_server(root / ".server"), _console(), _progress_bars():
+    with _terminable(), prefect_server(root / ".server", meanwhile=_load_flows), _console(), _progress_bars():
         yield
 
 
@@ -179,11 +180,21 @@ def _terminable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-@contextmanager
-def _console() -> Iterator[None]:
-    """Keep Prefect's log out of the terminal; the server has it. Before prefect is imported."""
+def _load_flows() -> None:
+    """Import what takes seconds to import, Prefect with it; the server that starts has a core of its own."""
+    _keep_log_off_terminal()
+    import_module("flows.pipeline")
+
+
+def _keep_log_off_terminal() -> None:
+    """Prefect's log is the server's alone; before prefect is imported."""
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
+
+
+@contextmanager
+def _console() -> Iterator[None]:
+    _keep_log_off_terminal()
     try:
         yield
     finally:

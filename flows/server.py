@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -33,7 +33,7 @@ class ServerNotStarted(Exception):
 
 
 @contextmanager
-def prefect_server(home: Path) -> Iterator[str]:
+def prefect_server(home: Path, *, meanwhile: Callable[[], object] | None = None) -> Iterator[str]:
     """The API URL to use while the body runs, also exported as PREFECT_API_URL.
 
     Where PREFECT_API_URL is set already, that server is used and left alone; else the one that ``gclflow up``
@@ -43,6 +43,7 @@ def prefect_server(home: Path) -> Iterator[str]:
 
     Args:
         home: folder for the private server's database, log and client files.
+        meanwhile: called while a private server starts, which takes seconds; with its settings exported.
 
     Raises:
         ServerNotStarted: the configured server does not answer, or the private one did not come up.
@@ -51,7 +52,7 @@ def prefect_server(home: Path) -> Iterator[str]:
         if lasting := lasting_server():
             yield stack.enter_context(_exported(lasting))["PREFECT_API_URL"]
         else:
-            yield stack.enter_context(_private_server(home))
+            yield stack.enter_context(_private_server(home, meanwhile))
 
 
 def lasting_server() -> dict[str, str]:
@@ -92,7 +93,7 @@ def client_environment(home: Home) -> dict[str, str]:
 
 
 @contextmanager
-def _private_server(home: Path) -> Iterator[str]:
+def _private_server(home: Path, meanwhile: Callable[[], object] | None) -> Iterator[str]:
     with ExitStack() as stack:
         folder = stack.enter_context(_database_folder(home))
         port = free_port()
@@ -111,6 +112,8 @@ def _private_server(home: Path) -> Iterator[str]:
             )
         try:
             with _exported({**private, "PREFECT_API_URL": url}):
+                if meanwhile is not None:
+                    meanwhile()
                 wait_until_up(url, process, log)
                 yield url
         finally:

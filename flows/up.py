@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,9 +103,11 @@ def up(
         with connect(environment) as client:
             make_work_pool(client)
             watch_for_dead_runs(client)
-            has_worker = _start_worker(home, client, environment, folder)
-        _register(home, file, folder, environment)
-    started = [name for name, began in (("server", is_new), ("worker", has_worker)) if began]
+            begun = _begin_worker(home, client, environment, folder)
+            _register(home, client, file, folder, environment)  # while the worker loads what it needs
+            if begun is not None:
+                _wait_for_worker(home, client, since=begun)
+    started = [name for name, is_begun in (("server", is_new), ("worker", begun is not None)) if is_begun]
     return Standing(environment["PREFECT_API_URL"].removesuffix("/api"), home.auth, tuple(started), file)
 
 
@@ -185,6 +188,7 @@ def _start_server(home: Home, port: int | None, *, auth: bool) -> bool:
     environment = {**_plain_environment(), **settings, **login}
     child = service.start(server_command(chosen), environment, port=chosen, made_of=made_of(settings))
     try:
+        import_module("prefect.client.orchestration")  # needed next, and a matter of seconds
         wait_until_up(f"http://127.0.0.1:{chosen}/api", child, home.log("server"))
     except BaseException:
         service.stop()
@@ -203,30 +207,31 @@ def _answers_at_last(url: str) -> bool:
     return True
 
 
-def _register(home: Home, file: Path, folder: Path, environment: Mapping[str, str]) -> None:
+def _register(
+    home: Home, client: "SyncPrefectClient", file: Path, folder: Path, environment: Mapping[str, str]
+) -> None:
     """Make the deployments, if anything about them has changed since the last time."""
     known, wanted = home.read("deployed"), fingerprint(file, folder)
-    with connect(environment) as client:
-        if known.get("fingerprint") == wanted and client.read_deployments():
-            remember_switches(client, home)
-            return
-        names = make_deployments(client, home, file, folder, {**_plain_environment(), **environment})
-        remove_deployments(client, set(known.get("names", ())) - set(names))
+    if known.get("fingerprint") == wanted and client.read_deployments():
         remember_switches(client, home)
+        return
+    names = make_deployments(client, home, file, folder, {**_plain_environment(), **environment})
+    remove_deployments(client, set(known.get("names", ())) - set(names))
+    remember_switches(client, home)
     document = {"fingerprint": wanted, "file": str(file), "folder": str(folder), "names": list(names)}
     home.write("deployed", {**document, "switches": file_switches(file)})
 
 
-def _start_worker(
+def _begin_worker(
     home: Home, client: "SyncPrefectClient", environment: Mapping[str, str], folder: Path
-) -> bool:
-    """Start the worker unless it runs and the server hears it; returns whether it was started."""
-    service, name = worker(home), f"gclflow-{home.folder.parent.name}"
+) -> datetime | None:
+    """Start the worker unless it runs and the server hears it; returns when it was started, if it was."""
+    service, name = worker(home), _worker_name(home)
     of_server = {key: value for key, value in environment.items() if key.startswith("PREFECT_")}
     speaks_with = made_of(of_server)
     if service.process is not None:
         if service.facts.get("server") == speaks_with and _is_heard(client, service, name):
-            return False
+            return None
         _stop_worker(home)  # it knows the old address, the old secret, or is dead inside
     command = [sys.executable, "-m", "prefect", "worker", "start"]
     command += ["--pool", WORK_POOL, "--type", "process", "--name", name]
@@ -234,11 +239,20 @@ def _start_worker(
     settings["GCLFLOW_HOME"] = str(home.folder)
     began = datetime.now(UTC)
     service.start(command, {**_plain_environment(), **settings}, folder=folder, server=speaks_with)
-    if not _is_heard(client, service, name, since=began):
+    return began
+
+
+def _wait_for_worker(home: Home, client: "SyncPrefectClient", *, since: datetime) -> None:
+    """Wait until the server hears the worker that was started then."""
+    service = worker(home)
+    if not _is_heard(client, service, _worker_name(home), since=since):
         service.stop()
         tail = "\n".join(home.log("worker").read_text(errors="replace").splitlines()[-15:])
         raise ServerNotStarted(f"the worker did not start; its log ends:\n{tail}")
-    return True
+
+
+def _worker_name(home: Home) -> str:
+    return f"gclflow-{home.folder.parent.name}"
 
 
 def _is_heard(

@@ -36,7 +36,7 @@ def configured(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def test_a_configured_server_is_used_and_left_alone(tmp_path: Path, configured: str) -> None:
     before = len(servers())
-    with prefect_server(tmp_path / "home") as url:
+    with prefect_server(tmp_path / "home", meanwhile=pytest.fail) as url:
         assert url == configured
         assert len(servers()) == before
     assert not (tmp_path / "home").exists()
@@ -53,7 +53,14 @@ def test_a_configured_server_that_does_not_answer_is_named(
 @pytest.mark.slow
 def test_a_private_server_answers_on_loopback_alone_and_is_stopped(tmp_path: Path, unset: None) -> None:
     environment, before = dict(os.environ), servers()
-    with prefect_server(tmp_path / "home") as url:
+    meanwhile: list[tuple[str, bool]] = []
+
+    def note() -> None:
+        url = os.environ["PREFECT_API_URL"]
+        meanwhile.append((url, server.answers(url)))
+
+    with prefect_server(tmp_path / "home", meanwhile=note) as url:
+        assert meanwhile == [(url, False)], "once, with its settings, before it is there"
         assert os.environ["PREFECT_API_URL"] == url
         with urllib.request.urlopen(f"{url}/health") as response:
             assert response.status == 200

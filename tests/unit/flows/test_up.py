@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from flows.config import ConfigurationError
 from flows.deploy import _as_switched, deployments_file, file_switches, fingerprint, kept_switches
 from flows.home import Home
 from flows.installed import made_of
+from flows.server import ServerNotStarted
 from flows.service import Service
 
 
@@ -148,7 +150,9 @@ class Processes:
         self.done: list[str] = []
         self.answers = iter([True])
         monkeypatch.setattr(up.Service, "process", property(lambda service: service.facts or None))
-        monkeypatch.setattr(up.Service, "start", lambda service, *_, **facts: self.start(service, facts))
+        monkeypatch.setattr(
+            up.Service, "start", lambda service, *_, folder=None, **facts: self.start(service, facts)
+        )
         monkeypatch.setattr(up.Service, "stop", lambda service, **_: self.stop(service))
         monkeypatch.setattr(up, "wait_until_up", lambda *_: None)
         monkeypatch.setattr(up, "answers", lambda url: next(self.answers, False))
@@ -222,12 +226,12 @@ def test_a_busy_server_is_asked_again_and_one_that_stays_silent_is_replaced(
 class Pool:
     """A client whose server knows one worker."""
 
-    def __init__(self, *statuses: str) -> None:
-        self.statuses = list(statuses)
+    def __init__(self, *statuses: str, name: str = "w") -> None:
+        self.statuses, self.name = list(statuses), name
 
     def read_workers_for_work_pool(self, name: str) -> list[SimpleNamespace]:
         status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
-        return [SimpleNamespace(name="w", status=status, last_heartbeat_time=datetime.now(UTC))]
+        return [SimpleNamespace(name=self.name, status=status, last_heartbeat_time=datetime.now(UTC))]
 
 
 def test_a_worker_is_waited_for_until_it_is_heard(standing: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,6 +241,29 @@ def test_a_worker_is_waited_for_until_it_is_heard(standing: Home, monkeypatch: p
     assert not up._is_heard(Pool("OFFLINE"), service, "w"), "alive, and dead inside"
     service.stop()
     assert not up._is_heard(Pool("ONLINE"), service, "w", since=datetime.now(UTC)), "its process is gone"
+
+
+@pytest.mark.parametrize("statuses", [("ONLINE",), ("OFFLINE",)])
+def test_deployments_are_made_while_the_worker_begins_and_one_that_does_not_is_told(
+    standing: Home, processes: Processes, monkeypatch: pytest.MonkeyPatch, statuses: tuple[str, ...]
+) -> None:
+    client = Pool(*statuses, name=up._worker_name(standing))
+    monkeypatch.setattr(up, "_BEGINS_SECONDS", 0.05)
+    monkeypatch.setattr(up, "client_environment", lambda home: {"PREFECT_API_URL": "http://127.0.0.1:9/api"})
+    monkeypatch.setattr(up, "connect", lambda environment: nullcontext(client))
+    for name in ("make_work_pool", "watch_for_dead_runs", "_stop_outdated"):
+        monkeypatch.setattr(up, name, lambda *_: None)
+    monkeypatch.setattr(up, "_register", lambda *_: processes.done.append("registered"))
+    up._stop_worker(standing)
+    standing.log("worker").write_text("what it last said")
+    processes.done.clear()
+    if statuses == ("ONLINE",):
+        assert up.up(standing).started == ("worker",)
+        assert processes.done == ["worker started", "registered"]
+    else:
+        with pytest.raises(ServerNotStarted, match="worker did not start; its log ends:\nwhat it last said"):
+            up.up(standing)
+        assert processes.done == ["worker started", "registered", "worker stopped"]
 
 
 def test_down_is_the_last_word_until_up(

@@ -1,4 +1,4 @@
-"""Automations of a standing server that close runs whose process can no longer do it."""
+"""Closing the runs of a standing server whose process can no longer do it: by its silence, and at once."""
 
 import logging
 import sqlite3
@@ -8,6 +8,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import psutil
+
+from flows.orphan import STARTED_BY_WORKER
 from flows.server import HEARTBEAT_SECONDS
 
 if TYPE_CHECKING:
@@ -99,6 +102,41 @@ def give_grace(database: Path, *, seconds: float = GRACE_SECONDS) -> None:
             connection.executemany(_PUT_OFF, [(f"+{seconds} seconds", silence.name) for silence in SILENCES])
     except sqlite3.Error:  # a database of another version: runs that go on may be taken for dead
         logger.warning("deadlines of runs could not be put off", exc_info=True)
+
+
+def close_runs_of(client: "SyncPrefectClient", worker: str) -> None:
+    """Close the runs that a worker of this machine had taken, where no process of theirs is left.
+
+    A run whose process is still there ends by itself, since its worker is gone. Of one whose worker died as
+    it took it, before it was noted whose it is, nothing is known: it is left to its silence.
+
+    Args:
+        client: of the server.
+        worker: by name; none of that name may run.
+    """
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+    from prefect.client.schemas.objects import StateType
+    from prefect.states import Cancelled, Crashed
+
+    kinds = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+    is_open = FlowRunFilterState(type=FlowRunFilterStateType(any_=kinds))
+    alive = _runs_with_process()
+    for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(state=is_open)):
+        if run.labels.get("prefect.worker.name") != worker or str(run.id) in alive:
+            continue
+        end = Cancelled if run.state_type == StateType.CANCELLING else Crashed
+        client.set_flow_run_state(run.id, end(message="its worker died, and no process of it is left"))
+
+
+def _runs_with_process() -> set[str]:
+    """Flow runs that a process of this machine belongs to."""
+    found = set()
+    for process in psutil.process_iter():
+        try:
+            found.add(process.environ().get(STARTED_BY_WORKER, ""))
+        except psutil.Error:
+            continue
+    return found
 
 
 def automation(silence: Silence) -> "AutomationCore":

@@ -16,7 +16,7 @@ from flows.home import Home
 logger = logging.getLogger(__name__)
 
 STARTED_BY_UP = "GCLFLOW_STARTED_BY_UP"
-_STARTED_BY_WORKER = "PREFECT__FLOW_RUN_ID"
+STARTED_BY_WORKER = "PREFECT__FLOW_RUN_ID"
 _LOOK_SECONDS = 1.0
 _GRACE_SECONDS = 30.0
 
@@ -31,7 +31,7 @@ def ends_with_worker(*, grace_seconds: float = _GRACE_SECONDS) -> Iterator[None]
     Args:
         grace_seconds: from SIGTERM to SIGKILL.
     """
-    if _STARTED_BY_WORKER not in os.environ:
+    if STARTED_BY_WORKER not in os.environ:
         yield
         return
     done = threading.Event()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from flows.config import ConfigurationError
-from flows.dead_runs import give_grace, watch_for_dead_runs
+from flows.dead_runs import close_runs_of, give_grace, watch_for_dead_runs
 from flows.deploy import (
     WORK_POOL,
     connect,
@@ -233,6 +233,7 @@ def _begin_worker(
         if service.facts.get("server") == speaks_with and _is_heard(client, service, name):
             return None
         _stop_worker(home)  # it knows the old address, the old secret, or is dead inside
+    close_runs_of(client, name)
     command = [sys.executable, "-m", "prefect", "worker", "start"]
     command += ["--pool", WORK_POOL, "--type", "process", "--name", name]
     settings = {**environment, "PREFECT_WORKER_QUERY_SECONDS": "5", STARTED_BY_UP: "1"}

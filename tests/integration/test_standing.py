@@ -9,9 +9,10 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from prefect.states import Pending
 
 from flows.dead_runs import SILENCES
-from flows.deploy import connect, switches
+from flows.deploy import WORK_POOL, connect, switches
 from flows.home import Home
 from flows.server import answers, client_environment
 from flows.up import server, worker
@@ -103,6 +104,12 @@ def test_a_schedule_that_was_switched_off_stays_off_when_the_deployments_change(
 
 
 def test_what_was_killed_is_started_again(folder: Path, home: Home) -> None:
+    """And a run that the worker had taken, and that never began, is closed at once."""
+    with connect(client_environment(home)) as client:
+        maintenance = client.read_deployment_by_name("maintenance/maintenance")
+        taken = client.create_flow_run_from_deployment(maintenance.id, state=Pending()).id
+        (name,) = (found.name for found in client.read_workers_for_work_pool(WORK_POOL))
+        client.update_flow_run_labels(taken, {"prefect.worker.name": name})
     for service in (worker(home), server(home)):
         process = service.process
         assert process is not None
@@ -110,6 +117,8 @@ def test_what_was_killed_is_started_again(folder: Path, home: Home) -> None:
         wait(lambda service=service: service.process is None, "the end of what was killed")
     assert "started" in gclflow(folder, "up")
     assert answers(client_environment(home)["PREFECT_API_URL"])
+    with connect(client_environment(home)) as client:
+        assert client.read_flow_run(taken).state_name == "Crashed"
     assert "fail" not in gclflow(folder, "doctor")
 
 

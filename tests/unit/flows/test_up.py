@@ -254,16 +254,21 @@ def test_deployments_are_made_while_the_worker_begins_and_one_that_does_not_is_t
     for name in ("make_work_pool", "watch_for_dead_runs", "_stop_outdated"):
         monkeypatch.setattr(up, name, lambda *_: None)
     monkeypatch.setattr(up, "_register", lambda *_: processes.done.append("registered"))
+    monkeypatch.setattr(up, "close_runs_of", lambda _, name: processes.done.append(f"runs of {name} closed"))
     up._stop_worker(standing)
     standing.log("worker").write_text("what it last said")
     processes.done.clear()
+    begun = [f"runs of {client.name} closed", "worker started", "registered"]
     if statuses == ("ONLINE",):
+        processes.answers = iter([True, True])
         assert up.up(standing).started == ("worker",)
-        assert processes.done == ["worker started", "registered"]
+        assert processes.done == begun
+        assert up.up(standing).started == ()
+        assert processes.done == [*begun, "registered"], "a worker that is there has its runs"
     else:
         with pytest.raises(ServerNotStarted, match="worker did not start; its log ends:\nwhat it last said"):
             up.up(standing)
-        assert processes.done == ["worker started", "registered", "worker stopped"]
+        assert processes.done == [*begun, "worker stopped"]
 
 
 def test_down_is_the_last_word_until_up(

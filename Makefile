@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 export DGLBACKEND := pytorch
+# Where it is set, each of the hundreds of processes that tests start would compile our sources again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test test-fast test-slow lint typecheck audit clean
 

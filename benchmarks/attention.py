@@ -13,7 +13,8 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from gcl.han_attention import DenseNeighbours, Dropout, EdgeNeighbours, Neighbours, attend
+from gcl.dropout import Dropout
+from gcl.han_attention import DenseNeighbours, EdgeNeighbours, Neighbours, attend
 from gcl.propagation import resolve_backend
 
 DENSITIES = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.3)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from gcl.han_attention import Dropout, Neighbours, attend
+from gcl.dropout import Dropout
+from gcl.han_attention import Neighbours, attend
 
 SEMANTIC_SIZE = 128
 """Width of the hidden layer that weighs metapaths."""
@@ -235,4 +236,4 @@ class _DroppedProduct(torch.autograd.Function):
 
 def _dropped(h_NF: Tensor, dropout: Dropout) -> Tensor:
     kept_NF = dropout.kept(tuple(h_NF.shape), dropout.generator(h_NF.device))
-    return (h_NF * kept_NF).mul_(dropout.scale)
+    return (h_NF * kept_NF.to(h_NF.dtype)).mul_(dropout.scale)

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from gcl.dropout import Dropout
 from gcl.propagation import BackendName
-from gcl.random import torch_generator
 from gcl.weighted_edges import WeightedEdges
 
 NEGATIVE_SLOPE = 0.2
@@ -33,48 +33,6 @@ CPU_BLOCK_PAIRS, CUDA_BLOCK_PAIRS = 1 << 19, 1 << 25
 """Pairs whose weights are held at once: few enough for the CPU's cache, enough to fill a GPU."""
 
 _LARGEST_SPREAD = 60.0  # of logits in a row, below which a bound on the largest serves as the shift of exp
-
-
-@dataclass(frozen=True)
-class Dropout:
-    """A dropout whose draws can be made again: they derive from a seed, a purpose and counters.
-
-    Attributes:
-        rate: share dropped, in [0, 1); kept entries are scaled by the inverse of what is left.
-        seed: run seed.
-        purpose: what it is for.
-        counters: epoch, step, pass, layer, ...
-    """
-
-    rate: float
-    seed: int
-    purpose: str
-    counters: tuple[int, ...] = ()
-
-    @property
-    def levels(self) -> int:
-        """How many of 65,536 equally likely 16-bit numbers mean that an entry is dropped."""
-        return min(round(self.rate * 65_536), 65_535)
-
-    @property
-    def scale(self) -> float:
-        """What kept entries are multiplied by, so that the mean stays."""
-        return 65_536 / (65_536 - self.levels)
-
-    def numbered(self, *counters: int) -> "Dropout":
-        """The same dropout with further counters: other draws."""
-        return Dropout(self.rate, self.seed, self.purpose, (*self.counters, *counters))
-
-    def generator(self, device: torch.device) -> torch.Generator:
-        """The source of its draws, from the beginning."""
-        return torch_generator(self.seed, self.purpose, *self.counters, device=str(device))
-
-    def kept(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Bool of `shape`, whether an entry is kept: 16 bits an entry, four times as fast as uniforms."""
-        size = int(np.prod(shape))
-        words = torch.empty((size + 3) // 4, dtype=torch.int64, device=generator.device)
-        words.random_(-(2**63), None, generator=generator)
-        return words.view(torch.int16)[:size].view(shape) >= self.levels - 32_768
 
 
 class Neighbours(Protocol):
@@ -153,8 +111,10 @@ class _Attention(torch.autograd.Function):
     ) -> Tensor:
         summed_NKd, lse_NK = torch.empty_like(value_NKd), torch.empty_like(left_NK)
         for k in range(value_NKd.shape[1]):
-            head = (value_NKd[:, k], left_NK[:, k], right_NK[:, k])
-            summed_NKd[:, k], lse_NK[:, k] = neighbours.forward(*head, dropout and dropout.numbered(k))
+            # Kernels are several times as slow on what lies apart in memory.
+            value_Nd, left_N, right_N = (t[:, k].contiguous() for t in (value_NKd, left_NK, right_NK))
+            found = neighbours.forward(value_Nd, left_N, right_N, dropout and dropout.numbered(k))
+            summed_NKd[:, k], lse_NK[:, k] = found
         ctx.neighbours, ctx.dropout = neighbours, dropout
         ctx.save_for_backward(value_NKd, left_NK, right_NK, lse_NK, summed_NKd)
         return summed_NKd
@@ -164,9 +124,9 @@ class _Attention(torch.autograd.Function):
         tensors = ctx.saved_tensors
         found = [torch.empty_like(tensor) for tensor in tensors[:3]]
         for k in range(tensors[0].shape[1]):
-            head = Head(*(tensor[:, k] for tensor in tensors))
+            head = Head(*(tensor[:, k].contiguous() for tensor in tensors))
             dropout = ctx.dropout and ctx.dropout.numbered(k)
-            parts = ctx.neighbours.backward(head, gradients[0][:, k], dropout)
+            parts = ctx.neighbours.backward(head, gradients[0][:, k].contiguous(), dropout)
             for whole, part in zip(found, parts, strict=True):
                 whole[:, k] = part
         return (None, None, *found)
@@ -181,6 +141,9 @@ class DenseNeighbours:
 
     Rows with the same neighbours come into the same block, so that its columns are few: where a metapath
     joins all nodes of a group, a block is little more than its group.
+
+    Masks are bytes, and comparisons write floats: on a CPU, bools take several times as long to make and to
+    multiply with as floats do.
     """
 
     def __init__(self, adjacency_NN: sp.csr_matrix, *, device: str = "cpu") -> None:
@@ -195,9 +158,9 @@ class DenseNeighbours:
             columns = np.flatnonzero(mask_bN.any(axis=0))
             on_device = [torch.from_numpy(part).to(device) for part in (rows, columns)]
             if len(columns) >= SMALLEST_GATHER * len(mask_NN):
-                self._blocks.append((on_device[0], slice(None), torch.from_numpy(mask_bN).to(device)))
+                self._blocks.append((on_device[0], slice(None), _as_bytes(mask_bN).to(device)))
                 continue
-            mask_bc = torch.from_numpy(mask_bN[:, columns]).to(device)
+            mask_bc = _as_bytes(mask_bN[:, columns]).to(device)
             self._blocks.append((on_device[0], on_device[1], mask_bc))
 
     def forward(
@@ -206,21 +169,17 @@ class DenseNeighbours:
         """See `Neighbours`."""
         summed_Nd, lse_N = torch.empty_like(value_Nd), torch.empty_like(left_N)
         generator = None if dropout is None else dropout.generator(value_Nd.device)
-        is_wide = _is_wide(right_N)
-        bound_N = functional.leaky_relu(left_N + right_N.max(), NEGATIVE_SLOPE)
+        exponentials = _Exponentials(left_N, right_N)
         for rows, columns, mask_bc in self._blocks:
-            logit_bc = _logits(left_N[rows, None], right_N[columns])
-            shift_b = bound_N[rows]
-            if is_wide and mask_bc.shape[1]:
-                shift_b = logit_bc.masked_fill(~mask_bc, -torch.inf).amax(1).nan_to_num(neginf=0)
-                logit_bc.clamp_(max=shift_b[:, None])
-            weight_bc = logit_bc.sub_(shift_b[:, None]).exp_().mul_(mask_bc)
+            weight_bc, offset_b = exponentials.block(rows, columns, mask_bc)
             total_b = weight_bc.sum(1)
-            lse_N[rows] = (total_b.log() + shift_b).masked_fill(total_b == 0, torch.inf)
-            weight_bc.mul_(total_b.clamp(min=torch.finfo(torch.float32).tiny).reciprocal()[:, None])
+            lse_N[rows] = (total_b.log() + offset_b).masked_fill(total_b == 0, torch.inf)
+            factor_b = total_b.clamp_(min=torch.finfo(torch.float32).tiny).reciprocal_()
             if dropout is not None and generator is not None:
-                weight_bc.mul_(dropout.kept(tuple(weight_bc.shape), generator)).mul_(dropout.scale)
-            summed_Nd[rows] = weight_bc.to(value_Nd.dtype) @ value_Nd[columns]
+                weight_bc.mul_(dropout.kept(tuple(weight_bc.shape), generator))
+                factor_b.mul_(dropout.scale)
+            summed_bd = weight_bc.to(value_Nd.dtype) @ value_Nd[columns]
+            summed_Nd[rows] = (summed_bd * factor_b[:, None]).to(value_Nd.dtype)
         return summed_Nd, lse_N
 
     def backward(
@@ -233,24 +192,67 @@ class DenseNeighbours:
         taken_off_N = (gradient_Nd * head.sum_Nd).sum(1, dtype=torch.float32)
         value_gradient_Nd = torch.zeros_like(value_Nd, dtype=torch.float32)
         left_gradient_N, right_gradient_N = torch.empty_like(left_N), torch.zeros_like(right_N)
-        is_wide = _is_wide(right_N)
+        exponentials = _Exponentials(left_N, right_N)
         for rows, columns, mask_bc in self._blocks:
-            gradient_bd, sum_bc = gradient_Nd[rows], left_N[rows, None] + right_N[columns]
-            is_steep_bc = sum_bc > 0
-            weight_bc = functional.leaky_relu_(sum_bc, NEGATIVE_SLOPE).sub_(head.lse_N[rows, None])
-            weight_bc = (weight_bc.clamp_(max=0) if is_wide else weight_bc).exp_().mul_(mask_bc)
+            gradient_bd, taken_off_b = gradient_Nd[rows], taken_off_N[rows]
+            weight_bc, offset_b = exponentials.block(rows, columns, mask_bc)
+            # Factors of whole rows are left to the sides of the products and to the sums.
+            factor_b = (offset_b - head.lse_N[rows]).exp_()
             logit_gradient_bc = (gradient_bd @ value_Nd[columns].T).float()
             dropped_bc = weight_bc
             if dropout is not None and generator is not None:
                 kept_bc = dropout.kept(tuple(weight_bc.shape), generator)
-                logit_gradient_bc.mul_(kept_bc).mul_(dropout.scale)
-                dropped_bc = weight_bc.mul(kept_bc).mul_(dropout.scale)
-            value_gradient_Nd[columns] += dropped_bc.to(gradient_bd.dtype).T @ gradient_bd
-            logit_gradient_bc.sub_(taken_off_N[rows, None]).mul_(weight_bc)
-            logit_gradient_bc.mul_(_slopes(is_steep_bc))
-            left_gradient_N[rows] = logit_gradient_bc.sum(1)
-            right_gradient_N[columns] += logit_gradient_bc.sum(0)
+                logit_gradient_bc.mul_(kept_bc)
+                dropped_bc = weight_bc * kept_bc
+                factor_b.mul_(dropout.scale)
+                taken_off_b = taken_off_b / dropout.scale
+            weighted_bd = (gradient_bd * factor_b[:, None]).to(gradient_bd.dtype)
+            value_gradient_Nd[columns] += dropped_bc.to(gradient_bd.dtype).T @ weighted_bd
+            logit_gradient_bc.sub_(taken_off_b[:, None]).mul_(weight_bc)
+            logit_gradient_bc.mul_(exponentials.slopes(rows, columns))
+            left_gradient_N[rows] = logit_gradient_bc.sum(1).mul_(factor_b)
+            right_gradient_N[columns] += factor_b @ logit_gradient_bc
         return value_gradient_Nd.to(value_Nd.dtype), left_gradient_N, right_gradient_N
+
+
+class _Exponentials:
+    """exp(leaky_relu(l_i + r_j)) of a block of pairs, up to a factor a row, from exponentials of nodes.
+
+    As exp grows and the slope is below 1, exp(leaky_relu(s)) is the larger of exp(s) and exp(slope s), and
+    each of them is a product of one number a row and one a column: no exponential is taken of a pair.
+    """
+
+    def __init__(self, left_N: Tensor, right_N: Tensor) -> None:
+        self._left_N, self._right_N = left_N, right_N
+        self._is_wide = _is_wide(right_N)
+        largest = right_N.max()
+        below_N = right_N - largest
+        self._steep_N, self._flat_N = below_N.exp(), (NEGATIVE_SLOPE * below_N).exp()
+        sum_N = left_N + largest
+        # Of a row that is cut off here, no pair is steep: l_i + r_j < 0 for all j, and the factor is free.
+        log_flat_N = ((NEGATIVE_SLOPE - 1) * sum_N).clamp_(max=_LARGEST_SPREAD)
+        self._row_N, self._offset_N = log_flat_N.exp(), NEGATIVE_SLOPE * sum_N - log_flat_N
+
+    def block(self, rows: Tensor, columns: Tensor | slice, mask_bc: Tensor) -> tuple[Tensor, Tensor]:
+        """Exponentials [b, c], zero where masked, and the logarithm [b] of each row's factor."""
+        if self._is_wide:
+            return self._wide_block(rows, columns, mask_bc)
+        exponential_bc = self._row_N[rows, None] * self._flat_N[columns]
+        torch.maximum(exponential_bc, self._steep_N[columns], out=exponential_bc)
+        return exponential_bc.mul_(mask_bc.float()), self._offset_N[rows]
+
+    def slopes(self, rows: Tensor, columns: Tensor | slice) -> Tensor:
+        """Derivative [b, c] of the leaky ReLU."""
+        return _slopes(self._left_N[rows, None] + self._right_N[columns])
+
+    def _wide_block(self, rows: Tensor, columns: Tensor | slice, mask_bc: Tensor) -> tuple[Tensor, Tensor]:
+        """The same where numbers of columns could leave nothing of a row: by the row's own largest."""
+        logit_bc = _logits(self._left_N[rows, None], self._right_N[columns])
+        if not mask_bc.shape[1]:
+            return logit_bc, self._left_N[rows]
+        shift_b = logit_bc.masked_fill(mask_bc == 0, -torch.inf).amax(1).nan_to_num(neginf=0)
+        logit_bc.clamp_(max=shift_b[:, None])
+        return logit_bc.sub_(shift_b[:, None]).exp_().mul_(mask_bc.float()), shift_b
 
 
 class EdgeNeighbours:
@@ -286,7 +288,7 @@ class EdgeNeighbours:
         gradient_Nd, value_Nd = gradient_Nd.float(), head.value_Nd.float()
         taken_off_N = (gradient_Nd * head.sum_Nd.float()).sum(1)
         sum_E = head.left_N[edges.row_E] + head.right_N[edges.column_E]
-        is_steep_E = sum_E > 0
+        slope_E = _slopes(sum_E.clone())
         weight_E = functional.leaky_relu_(sum_E, NEGATIVE_SLOPE).sub_(head.lse_N[edges.row_E]).exp_()
         logit_gradient_E = edges.products(gradient_Nd, value_Nd)
         dropped_E = weight_E
@@ -295,7 +297,7 @@ class EdgeNeighbours:
             logit_gradient_E.mul_(kept_E).mul_(dropout.scale)
             dropped_E = weight_E.mul(kept_E).mul_(dropout.scale)
         value_gradient_Nd = edges.transposed_sum(dropped_E, gradient_Nd)
-        logit_gradient_E.sub_(taken_off_N[edges.row_E]).mul_(weight_E).mul_(_slopes(is_steep_E))
+        logit_gradient_E.sub_(taken_off_N[edges.row_E]).mul_(weight_E).mul_(slope_E)
         return (
             value_gradient_Nd.to(head.value_Nd.dtype),
             edges.row_sums(logit_gradient_E),
@@ -319,6 +321,10 @@ def _is_wide(right_N: Tensor) -> bool:
     return bool((right_N.max() - right_N.min()) > _LARGEST_SPREAD)
 
 
-def _slopes(is_steep: Tensor) -> Tensor:
-    """Derivative of the leaky ReLU."""
-    return is_steep.float().mul_(1 - NEGATIVE_SLOPE).add_(NEGATIVE_SLOPE)
+def _slopes(sums: Tensor) -> Tensor:
+    """Derivative of the leaky ReLU, in the place of its argument."""
+    return sums.gt_(0).mul_(1 - NEGATIVE_SLOPE).add_(NEGATIVE_SLOPE)
+
+
+def _as_bytes(mask: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(mask).view(np.uint8))

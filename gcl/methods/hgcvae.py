@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from gcl.config import Config as BaseConfig
+from gcl.dropout import Dropout
 from gcl.errors import NotDefined, UnsuitableSetting
 from gcl.han import HanEncoder, HanLayer
-from gcl.han_attention import Dropout
 from gcl.hetero_graph import Metapath
 from gcl.losses.bank import bank_infonce_loss
 from gcl.losses.esce import reconstruction_loss

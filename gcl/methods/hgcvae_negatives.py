@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gcl.han_attention import Dropout
+from gcl.dropout import Dropout
 from gcl.losses.bank import BankBlock
 from gcl.losses.grouped import cosine_rows
 from gcl.methods.configs.hgcvae import HgcvaeConfig
@@ -94,7 +94,7 @@ class Bank:
         def draw(sources: Sequence[Tensor]) -> Tensor:
             row_QD = sources[0][source_Q]
             kept_QD = dropout.kept(tuple(row_QD.shape), dropout.generator(row_QD.device))
-            return row_QD * kept_QD
+            return row_QD * kept_QD.to(row_QD.dtype)
 
         return draw
 

@@ -4,8 +4,9 @@ import scipy.sparse as sp
 import torch
 from torch.nn import functional
 
+from gcl.dropout import Dropout
 from gcl.han import HanEncoder, HanLayer
-from gcl.han_attention import Dropout, prepare_neighbours
+from gcl.han_attention import prepare_neighbours
 from gcl.random import torch_generator
 
 NUM_NODES, NUM_FEATURES = 30, 6

@@ -6,16 +6,17 @@ import scipy.sparse as sp
 import torch
 
 import gcl.han_attention as han_attention
+from gcl.dropout import Dropout
 from gcl.han_attention import (
     DENSE_DENSITY,
     DenseNeighbours,
-    Dropout,
     EdgeNeighbours,
     attend,
     prepare_neighbours,
 )
 
 NUM_NODES, HEADS, WIDTH = 60, 3, 5
+CPU = torch.device("cpu")
 WAYS = {
     "dense": DenseNeighbours,
     "edges-torch": lambda pattern: EdgeNeighbours(pattern, backend="torch"),
@@ -31,11 +32,12 @@ def pattern_of(density=0.3, seed=0):
     return sp.csr_matrix(mask.astype(np.float32))
 
 
-def operands(scale=1.0, seed=0):
+def operands(scale=1.0, seed=0, moved=0.0):
     generator = torch.Generator().manual_seed(seed)
     value = torch.randn(NUM_NODES, HEADS, WIDTH, generator=generator)
-    logits = [scale * torch.randn(NUM_NODES, HEADS, generator=generator) for _ in range(2)]
-    return [tensor.requires_grad_() for tensor in (value, *logits)]
+    left, right = (scale * torch.randn(NUM_NODES, HEADS, generator=generator) for _ in range(2))
+    left += moved * torch.linspace(0, 1, NUM_NODES)[:, None]
+    return [tensor.requires_grad_() for tensor in (value, left, right)]
 
 
 def plain(pattern, value, left, right):
@@ -46,8 +48,8 @@ def plain(pattern, value, left, right):
     return torch.einsum("ijk,jkd->ikd", weight, value)
 
 
-def value_and_gradients(function, scale=1.0):
-    given = operands(scale)
+def value_and_gradients(function, scale=1.0, moved=0.0):
+    given = operands(scale, moved=moved)
     out = function(*given)
     probe = torch.randn(out.shape, generator=torch.Generator().manual_seed(9))
     return [out.detach(), *torch.autograd.grad((out * probe).sum(), given)]
@@ -66,6 +68,17 @@ def test_equals_the_softmax_over_neighbours(way, scale, smallest_gather, monkeyp
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
     assert not found[0][5].any()  # a node without neighbours
+
+
+@every_way
+@pytest.mark.parametrize("moved", [-400.0, 400.0])
+def test_rows_far_from_each_other_have_the_same_weights(way, moved):
+    """Sums of logits from near 0 to far beyond what exp can take, on either side of the leaky ReLU."""
+    pattern = pattern_of()
+    found = value_and_gradients(lambda *given: attend(way(pattern), *given), 5.0, moved)
+    expected = value_and_gradients(lambda *given: plain(pattern, *given), 5.0, moved)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)  # of sums near 400, in float32
 
 
 @every_way
@@ -106,9 +119,10 @@ def test_the_way_follows_the_density(monkeypatch):
 
 
 def test_dropout_keeps_its_share():
+    assert Dropout(0.5, 0, "test").kept((0, 3), Dropout(0.5, 0, "test").generator(CPU)).shape == (0, 3)
     for rate in (0.0, 0.3, 0.999999):
         dropout = Dropout(rate, 0, "test")
-        kept = dropout.kept((1000, 101), dropout.generator(torch.device("cpu")))
+        kept = dropout.kept((1000, 101), dropout.generator(CPU))
         share = 1 - dropout.levels / 65_536
         assert kept.float().mean().item() == pytest.approx(share, abs=4 * (0.25 / 101_000) ** 0.5)
         assert dropout.scale * share == pytest.approx(1)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from gcl.dropout import Dropout
 from gcl.han import HanLayer
-from gcl.han_attention import Dropout
 from gcl.methods.hgcvae import Hgcvae
 from gcl.methods.hgcvae_inputs import mask_rows
 from gcl.random import torch_generator
@@ -64,7 +64,7 @@ def negatives_of(
         counters, shape = (epoch, STEP, number), (len(source_Q), h_ND.shape[1])
         if kind == "dropout":  # a scale changes no cosine
             dropout = Dropout(0.1, SEED, "dropout_negatives", counters)
-            negatives.append(h_ND[source_Q] * dropout.kept(shape, drawn("dropout_negatives", *counters)))
+            negatives.append(h_ND[source_Q] * dropout.kept(shape, dropout.generator(h_ND.device)))
             continue
         noise_QD = torch.randn(shape, generator=drawn("vi_negatives", *counters)) * spread_ND[source_Q]
         mean_QD = mean_ND[source_Q]

@@ -30,6 +30,8 @@ def title(run: Record) -> str:
     dataset, method = run["config"]["dataset"]["name"], run["config"]["method"]
     rest = run["name"].removeprefix(f"{dataset}-").removeprefix(method["name"]).strip("-_ ")
     words = rest.replace("-", ", ").replace("_", " ")
+    if run.get("chosen_with_labels"):
+        words = f"{words}, chosen with labels".removeprefix(", ")
     return _described(method) + (f" ({words})" if words else "")
 
 

@@ -2,6 +2,7 @@
 
     python benchmarks/results.py add OUT NAME --command "gclflow ..."   # from OUT/run.json
     python benchmarks/results.py add OUT NAME --command "..." --pool    # more seeds for what is kept already
+    python benchmarks/results.py add OUT NAME --command "..." --chosen-with-labels  # no aim judges it
     python benchmarks/results.py add-study OUT           # from OUT/study.json
     python benchmarks/results.py add-study OUT --pool    # more data sets for what is kept already
     python benchmarks/results.py page                    # all of benchmarks/results -> docs/results.md
@@ -39,9 +40,13 @@ _KEPT = (
 )
 
 
-def add(out: Path, name: str, command: str, *, pool: bool = False) -> None:
+def add(
+    out: Path, name: str, command: str, *, pool: bool = False, is_chosen_with_labels: bool = False
+) -> None:
     """Keep the record of a run under `name`, or pool it with what is kept there of other seeds."""
     kept = _kept(out, name, command)
+    if is_chosen_with_labels:
+        kept["chosen_with_labels"] = True
     if pool:
         kept = pooled(json.loads((RESULTS / f"{name}.json").read_text()), kept)
     RESULTS.mkdir(exist_ok=True)
@@ -185,13 +190,15 @@ def main() -> None:
     adding.add_argument("name")
     adding.add_argument("--command", required=True)
     adding.add_argument("--pool", action="store_true", help="join with what is kept of other seeds")
+    adding.add_argument("--chosen-with-labels", action="store_true", help="no aim judges it")
     adding = actions.add_parser("add-study")
     adding.add_argument("out", type=Path)
     adding.add_argument("--pool", action="store_true", help="join with what is kept of other data sets")
     actions.add_parser("page")
     options = parser.parse_args()
     if options.action == "add":
-        add(options.out, options.name, options.command, pool=options.pool)
+        chosen = {"is_chosen_with_labels": options.chosen_with_labels}
+        add(options.out, options.name, options.command, pool=options.pool, **chosen)
     elif options.action == "add-study":
         add_study(options.out, pool=options.pool)
     page()

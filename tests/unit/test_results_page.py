@@ -199,6 +199,22 @@ def test_figures_chosen_with_labels_stand_in_a_table_of_their_own(pages: ModuleT
     assert "| HSAN | 77.15 |" in apart
 
 
+def test_settings_chosen_with_labels_are_told_apart_and_judged_by_no_aim(
+    pages: ModuleType, results: Path
+) -> None:
+    plain = pages.render(results, PUBLISHED)
+    run = json.loads((results / "bat-hsan-released.json").read_text())
+    better = [metric("accuracy", 0.7599), metric("nmi", 0.55)]
+    chosen = run | {"name": "bat-hsan-other", "metrics": better, "chosen_with_labels": True}
+    (results / "bat-hsan-other.json").write_text(json.dumps(chosen))
+    text = pages.render(results, PUBLISHED)
+    assert "| **hsan (other, chosen with labels)**, kmeans-final | 75.99 ± 1.00 | 55.00 ± 1.00 |" in text
+    below, _, _ = text.partition("### Below a control")
+    assert "hsan (released)" in below.partition("### Below the aim")[2]
+    judged = [line for line in text.splitlines() if "missed" in line or "reached" in line]
+    assert judged == [line for line in plain.splitlines() if "missed" in line or "reached" in line]
+
+
 def test_recalled_figures_are_counted_and_not_printed(pages: ModuleType, results: Path) -> None:
     kept = json.loads((BENCHMARKS / "results" / "cora-dmat_i.json").read_text())
     (results / "cora-dmat_i.json").write_text(json.dumps(kept))

@@ -59,8 +59,8 @@ def pooled(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     Raises:
         SystemExit: another configuration or versions, common seeds, or a figure that is not over seeds.
     """
-    for key in ("config", "preset", "device", "versions"):
-        if _without_seed(first[key]) != _without_seed(second[key]):
+    for key in ("config", "preset", "device", "versions", "chosen_with_labels"):
+        if _without_seed(first.get(key)) != _without_seed(second.get(key)):
             raise SystemExit(f"the results differ in {key}: they cannot be pooled")
     if set(first["seeds"]) & set(second["seeds"]):
         raise SystemExit("the results have seeds in common")
@@ -197,8 +197,8 @@ def main() -> None:
     actions.add_parser("page")
     options = parser.parse_args()
     if options.action == "add":
-        chosen = {"is_chosen_with_labels": options.chosen_with_labels}
-        add(options.out, options.name, options.command, pool=options.pool, **chosen)
+        is_chosen = options.chosen_with_labels
+        add(options.out, options.name, options.command, pool=options.pool, is_chosen_with_labels=is_chosen)
     elif options.action == "add-study":
         add_study(options.out, pool=options.pool)
     page()

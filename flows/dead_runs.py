@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import httpx
 import psutil
 
 from flows.orphan import STARTED_BY_WORKER
@@ -116,25 +117,29 @@ def close_runs_of(client: "SyncPrefectClient", worker: str) -> None:
     """
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
     from prefect.client.schemas.objects import StateType
+    from prefect.exceptions import PrefectException
     from prefect.states import Cancelled, Crashed
 
     kinds = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
     is_open = FlowRunFilterState(type=FlowRunFilterStateType(any_=kinds))
     alive = _runs_with_process()
-    for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(state=is_open)):
-        if run.labels.get("prefect.worker.name") != worker or str(run.id) in alive:
-            continue
-        end = Cancelled if run.state_type == StateType.CANCELLING else Crashed
-        client.set_flow_run_state(run.id, end(message="its worker died, and no process of it is left"))
+    try:
+        for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(state=is_open)):
+            if run.labels.get("prefect.worker.name") != worker or str(run.id) in alive:
+                continue
+            end = Cancelled if run.state_type == StateType.CANCELLING else Crashed
+            client.set_flow_run_state(run.id, end(message="its worker died, and no process of it is left"))
+    except (httpx.HTTPError, PrefectException):  # the automations will do it
+        logger.warning("runs of a dead worker could not be closed", exc_info=True)
 
 
 def _runs_with_process() -> set[str]:
-    """Flow runs that a process of this machine belongs to."""
+    """Flow runs that a process of this user on this machine belongs to."""
     found = set()
     for process in psutil.process_iter():
         try:
             found.add(process.environ().get(STARTED_BY_WORKER, ""))
-        except psutil.Error:
+        except psutil.Error:  # gone, or another user's, and no worker of ours
             continue
     return found
 

@@ -230,7 +230,7 @@ class _Exponentials:
         self._steep_N, self._flat_N = below_N.exp(), (NEGATIVE_SLOPE * below_N).exp()
         sum_N = left_N + largest
         # Of a row that is cut off here, no pair is steep: l_i + r_j < 0 for all j, and the factor is free.
-        log_flat_N = ((NEGATIVE_SLOPE - 1) * sum_N).clamp_(max=_LARGEST_SPREAD)
+        log_flat_N = ((NEGATIVE_SLOPE - 1) * sum_N).clamp_(max=0)
         self._row_N, self._offset_N = log_flat_N.exp(), NEGATIVE_SLOPE * sum_N - log_flat_N
 
     def block(self, rows: Tensor, columns: Tensor | slice, mask_bc: Tensor) -> tuple[Tensor, Tensor]:

@@ -93,6 +93,7 @@ def test_pooled_seeds_are_what_one_run_over_all_of_them_would_give(keeper: Modul
     [
         {"seeds": [1, 5]},
         {"preset": "y"},
+        {"chosen_with_labels": True},
         {"versions": {"torch": "3"}},
         {"config": {"seed": 2, "method": {"name": "grace"}}},
         {"metrics": [metric("accuracy", 0.5, over="k-means seeds")]},

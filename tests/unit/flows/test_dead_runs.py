@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from prefect.exceptions import ObjectNotFound
 
 from flows.dead_runs import SILENCES, Silence, automation, close_runs_of
 
@@ -54,6 +55,17 @@ class Runs:
     def set_flow_run_state(self, run: uuid.UUID, state: Any) -> None:
         (name,) = (name for name, known in self.ids.items() if known == run)
         self.closed[name] = (state.type.value, state.message)
+
+
+def test_a_run_that_cannot_be_closed_is_left_to_its_silence(caplog: pytest.LogCaptureFixture) -> None:
+    runs = Runs(deleted=("ours", "PENDING"))
+
+    def refuse(*_: object) -> None:
+        raise ObjectNotFound(KeyError("deleted meanwhile"))
+
+    runs.set_flow_run_state = refuse  # type: ignore[method-assign]
+    close_runs_of(runs, "ours")  # type: ignore[arg-type]
+    assert "could not be closed" in caplog.text
 
 
 def test_runs_of_a_dead_worker_without_a_process_are_closed_at_once() -> None:

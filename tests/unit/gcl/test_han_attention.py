@@ -82,6 +82,14 @@ def test_rows_far_from_each_other_have_the_same_weights(way, moved):
 
 
 @every_way
+def test_small_gradients_of_rows_far_below_zero_are_not_lost(way):
+    pattern, given = pattern_of(), operands(2.0, moved=-400.0)
+    ways = [attend(way(pattern), *given), plain(pattern, *given)]
+    found, expected = (torch.autograd.grad((1e-18 * out).sum(), given[0])[0] for out in ways)
+    torch.testing.assert_close(1e18 * found, 1e18 * expected, rtol=1e-3, atol=1e-4)
+
+
+@every_way
 def test_weights_sum_to_one(way):
     _, left, right = operands()
     ones = torch.ones(NUM_NODES, HEADS, 1)

@@ -77,6 +77,22 @@ def test_a_private_server_answers_on_loopback_alone_and_is_stopped(tmp_path: Pat
         assert probe.connect_ex(("127.0.0.1", int(url.split(":")[2].partition("/")[0]))) != 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ImportError])
+def test_a_private_server_is_stopped_when_what_goes_on_meanwhile_fails(
+    tmp_path: Path, unset: None, error: type[BaseException]
+) -> None:
+    environment, before = dict(os.environ), servers()
+
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(error), prefect_server(tmp_path / "home", meanwhile=fail):
+        pytest.fail("it must not get here")
+    assert servers() == before
+    assert dict(os.environ) == environment
+
+
 def test_a_server_that_does_not_start_is_told_with_the_end_of_its_log(
     tmp_path: Path, unset: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

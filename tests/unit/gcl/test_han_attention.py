@@ -119,6 +119,24 @@ def test_dropped_weights_are_scaled_repeat_and_have_the_right_gradient(way):
         assert found[node, head].item() == pytest.approx((up - down) / 2e-2, rel=0.05, abs=0.02)
 
 
+@pytest.mark.parametrize("smallest_gather", [0.0, 1.1], ids=["all columns", "gathered columns"])
+@pytest.mark.parametrize("scale", [1.0, 40.0], ids=["usual logits", "logits far apart"])
+def test_lonely_rows_have_zeros_in_lower_precision_and_with_dropout(scale, smallest_gather, monkeypatch):
+    monkeypatch.setattr(han_attention, "CPU_BLOCK_PAIRS", 7 * NUM_NODES)
+    monkeypatch.setattr(han_attention, "SMALLEST_GATHER", smallest_gather)
+    mask = pattern_of().toarray()
+    mask[::2] = 0  # whole blocks of rows without a neighbour
+    for pattern in (sp.csr_matrix(mask), sp.csr_matrix(mask.shape, dtype=np.float32)):
+        neighbours, (value, left, right) = DenseNeighbours(pattern), operands(scale)
+        exact = attend(neighbours, value, left, right)
+        out = attend(neighbours, value.bfloat16(), left, right)
+        torch.testing.assert_close(out.float(), exact, rtol=2e-2, atol=2e-2)
+        dropped = attend(neighbours, value.bfloat16(), left, right, Dropout(0.4, 3, "test"))
+        gradients = torch.autograd.grad(dropped.float().sum(), [value, left, right])
+        assert all(gradient.isfinite().all() for gradient in gradients)
+        assert not dropped[::2].any()
+
+
 def test_the_way_follows_the_density(monkeypatch):
     assert isinstance(prepare_neighbours(pattern_of(3 * DENSE_DENSITY)), DenseNeighbours)
     assert isinstance(prepare_neighbours(pattern_of(DENSE_DENSITY / 3)), EdgeNeighbours)
